@@ -1,0 +1,207 @@
+"""The candidates of one slice in clinical mode: registered contour, boxes, parts, parts + box, decoded in batches.
+
+A model that was trained with boxes only (LiteMedSAM) fails with points alone, so for such a model points always come with
+the box; the result says so. Boxes of several sizes let a lesion shrink or grow, and a box that the mask fills to its edge
+is widened where it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from P2SAMSlicerLib.models.protocol import PromptableModel, PromptSet
+from P2SAMSlicerLib.prompts import Reference, negative_points, positive_points, similarity_maps
+from P2SAMSlicerLib.volume import BoolArray
+
+if TYPE_CHECKING:
+    import torch
+
+#: Sizes of the box relative to the carried contour's.
+BOX_SCALES = (0.7, 0.85, 1.0, 1.1, 1.25)
+#: Share of a box side that the mask must fill for that side to move out, how far it moves, and how often.
+TOUCHING_SHARE = 0.15
+WIDEN_SHARE = 0.15
+WIDEN_ROUNDS = 2
+#: Negative points keep this far from the carried contour, so that a lesion that grew is not forbidden.
+NEGATIVE_CLEARANCE_MM = 8.0
+
+REGISTERED = "registered contour"
+ABSENT = "no lesion on this slice"
+
+
+@dataclass(frozen=True)
+class SliceView:
+    """One follow-up slice as the candidates see it.
+
+    :param features: encoder features ``(C, h, w)``.
+    :param distance_mm: signed distance to the carried contour ``(H, W)``, positive inside.
+    :param box_source: contour whose bounding box is prompted: the carried contour of this slice, or, beyond the ends, of
+        the nearest slice that has one.
+    """
+
+    features: torch.Tensor
+    distance_mm: NDArray[np.float32]
+    box_source: BoolArray
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A prompt, and the mask that the model answered with (or the registered contour, which no model made).
+
+    :param origin: name of the candidate, the same for like candidates of all slices.
+    :param logits: at the region's resolution ``(H, W)``; inside where positive.
+    """
+
+    origin: str
+    prompt: PromptSet
+    logits: NDArray[np.float32]
+    predicted_iou: float
+
+    @property
+    def mask(self) -> BoolArray:
+        """True inside."""
+        inside: BoolArray = self.logits > 0
+        return inside
+
+
+def bounding_box(mask: BoolArray, scale: float = 1.0) -> NDArray[np.float32]:
+    """``(x0, y0, x1, y1)`` of a mask's pixels, scaled about its centre and kept inside the image."""
+    rows, columns = np.nonzero(mask)
+    low = np.array([columns.min(), rows.min()], dtype=np.float32)
+    high = np.array([columns.max(), rows.max()], dtype=np.float32)
+    centre, half = (low + high) / 2, (high - low) / 2 + 0.5
+    box = np.concatenate([centre - half * scale, centre + half * scale])
+    return np.clip(box, 0, mask.shape[0] - 1).astype(np.float32)
+
+
+def propose(
+    model: PromptableModel,
+    slices: Sequence[SliceView],
+    reference: Reference,
+    max_parts: int,
+    negatives: Sequence[int],
+    plausible_mm: float,
+    step: Callable[[int, int], None] = lambda _done, _total: None,
+) -> list[list[Proposal]]:
+    """All candidates of all slices.
+
+    :param max_parts: largest number of parts N; 1..N are tried.
+    :param negatives: numbers of background points to try with each.
+    :param plausible_mm: positive points lie at most this far outside the carried contour.
+    :param step: called with the prompts decoded so far and in all.
+    :returns: for each slice its proposals, the registered contour first.
+    """
+    jobs: list[tuple[int, str, PromptSet]] = []
+    for row, view in enumerate(slices):
+        jobs += [(row, f"box x{scale:g}", PromptSet(box=bounding_box(view.box_source, scale))) for scale in BOX_SCALES]
+        jobs += [(row, *named) for named in _point_prompts(model, view, reference, max_parts, negatives, plausible_mm)]
+    decoded = _decode(model, slices, jobs, step)
+    widened = _widen(model, slices, [p for p in decoded if p[1].origin == "box x1"])
+    result = [[_registered(view)] for view in slices]
+    for row, proposal in decoded + widened:
+        result[row].append(proposal)
+    return result
+
+
+def _registered(view: SliceView) -> Proposal:
+    # Half a pixel of distance is one logit or so; only the sign matters for the mask.
+    return Proposal(REGISTERED, PromptSet(), view.distance_mm, float("nan"))
+
+
+def _point_prompts(
+    model: PromptableModel,
+    view: SliceView,
+    reference: Reference,
+    max_parts: int,
+    negatives: Sequence[int],
+    plausible_mm: float,
+) -> list[tuple[str, PromptSet]]:
+    size = view.distance_mm.shape
+    near = view.distance_mm > -plausible_mm
+    far = view.distance_mm < -NEGATIVE_CLEARANCE_MM
+    if not near.any():
+        near = view.box_source
+    prompts = []
+    box = bounding_box(view.box_source)
+    for count in range(1, min(max_parts, reference.distinct_foreground) + 1):
+        inside = positive_points(_maps(model, view, reference.positive_parts(count), size), near)
+        for wanted in negatives:
+            outside = np.zeros((0, 2), dtype=np.float32)
+            if wanted and far.any() and len(reference.background):
+                outside = negative_points(_maps(model, view, reference.negative_parts(wanted), size), far)
+            points = np.concatenate([inside, outside])
+            labels = np.repeat(np.array([1, 0], dtype=np.int64), [len(inside), len(outside)])
+            name = f"parts {count}, negatives {wanted}"
+            if "points" in model.card.trained_prompts:
+                prompts.append((name, PromptSet(points, labels)))
+            prompts.append((f"{name} + box", PromptSet(points, labels, box)))
+    return prompts
+
+
+def _maps(model: PromptableModel, view: SliceView, parts: NDArray[np.float32], size: tuple[int, ...]) -> torch.Tensor:
+    return similarity_maps(parts, view.features, model, (size[0], size[1]))
+
+
+def _decode(
+    model: PromptableModel,
+    slices: Sequence[SliceView],
+    jobs: Sequence[tuple[int, str, PromptSet]],
+    step: Callable[[int, int], None],
+    batch: int = 64,
+) -> list[tuple[int, Proposal]]:
+    import torch
+
+    result = []
+    for start in range(0, len(jobs), batch):
+        chunk = jobs[start : start + batch]
+        size = slices[0].distance_mm.shape
+        image_size = (size[0], size[1])
+        features = torch.stack([slices[row].features for row, _, _ in chunk])
+        decoded = model.decode(features, [prompt for _, _, prompt in chunk], image_size)
+        logits = model.upscale(decoded.logits, image_size)[:, 0].float().cpu().numpy()
+        iou = decoded.predicted_iou[:, 0].float().cpu().numpy()
+        for (row, origin, prompt), answer, quality in zip(chunk, logits, iou, strict=True):
+            result.append((row, Proposal(origin, prompt, answer, float(quality))))
+        step(min(start + batch, len(jobs)), len(jobs))
+    return result
+
+
+def _widen(
+    model: PromptableModel, slices: Sequence[SliceView], boxes: Sequence[tuple[int, Proposal]]
+) -> list[tuple[int, Proposal]]:
+    """Where a mask fills its box to the edge, the lesion may go on behind it: move those sides out and ask again."""
+    found: dict[int, Proposal] = {}
+    current = list(boxes)
+    for _ in range(WIDEN_ROUNDS):
+        jobs = []
+        for row, proposal in current:
+            wider = _wider_box(proposal)
+            if wider is not None:
+                jobs.append((row, "widened box", PromptSet(box=wider)))
+        current = _decode(model, slices, jobs, lambda _done, _total: None)
+        found.update(dict(current))
+    return sorted(found.items(), key=lambda item: item[0])
+
+
+def _wider_box(proposal: Proposal) -> NDArray[np.float32] | None:
+    box = proposal.prompt.box
+    if box is None or not proposal.mask.any():
+        return None
+    mask, pixels = proposal.mask, proposal.mask.shape[0]
+    x0, y0, x1, y1 = (int(v) for v in np.round(box))
+    rows, columns = mask[y0 : y1 + 1, x0 : x1 + 1].shape
+    if min(rows, columns) < 3:
+        return None
+    inner = mask[y0 : y1 + 1, x0 : x1 + 1]
+    touched = [inner[:, :2].any(1).mean(), inner[:2].any(0).mean(), inner[:, -2:].any(1).mean(), inner[-2:].any(0).mean()]
+    moves = np.array([t > TOUCHING_SHARE for t in touched], dtype=np.float32)
+    if not moves.any():
+        return None
+    reach = WIDEN_SHARE * np.array([columns, rows, columns, rows], dtype=np.float32)
+    wider = box + moves * reach * np.array([-1, -1, 1, 1], dtype=np.float32)
+    return np.clip(wider, 0, pixels - 1).astype(np.float32)

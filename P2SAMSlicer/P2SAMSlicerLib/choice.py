@@ -1,0 +1,115 @@
+"""Choosing one candidate a slice: feature distribution, location prior, and agreement along the lesion.
+
+The score of a candidate is what it explains (the sum of the evidence inside it, relative to the carried contour's area)
+less what its feature distribution costs (equation 3, relative to the lesion's own spread). The sequence of slices is chosen
+at once: changing from one kind of candidate to another costs a little, so a single slice does not jump without reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from P2SAMSlicerLib.candidates import ABSENT, Proposal
+from P2SAMSlicerLib.prior_features import pool_to_cells
+from P2SAMSlicerLib.retrieval import EMPTY_DISTANCE, wasserstein
+from P2SAMSlicerLib.volume import BoolArray
+
+#: Cost of changing the kind of candidate from one slice to the next, in units of the score.
+SWITCH_COST = 0.5
+#: Weight of the distribution distance, relative to the lesion's own spread.
+DISTANCE_WEIGHT = 0.1
+#: Cells drawn for one distance; exact optimal transport on these takes some ten milliseconds.
+DISTANCE_CELLS = 200
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A proposal with the figures that it is chosen by.
+
+    :param distance: Wasserstein distance of its features to the prior lesion's.
+    :param score: smaller is better.
+    """
+
+    proposal: Proposal
+    distance: float
+    score: float
+
+
+def own_spread(foreground: NDArray[np.float32], seed: int) -> float:
+    """Distance between two random halves of the lesion's own features: the yardstick for all other distances."""
+    if len(foreground) < 4:
+        return 1.0
+    order = np.random.default_rng(seed).permutation(len(foreground))[: 2 * DISTANCE_CELLS]
+    half = len(order) // 2
+    return max(wasserstein(foreground[order[:half]], foreground[order[half:]]), 1e-6)
+
+
+def score(
+    proposals: Sequence[Proposal],
+    features: NDArray[np.float32],
+    evidence: NDArray[np.float32],
+    foreground: NDArray[np.float32],
+    spread: float,
+    area: float,
+    seed: int,
+) -> list[Scored]:
+    """Figures of one slice's proposals.
+
+    :param features: the slice's encoder features ``(h, w, C)``.
+    :param evidence: ``(H, W)``, see :func:`P2SAMSlicerLib.evidence.evidence_map`.
+    :param foreground: pooled prior lesion features ``(n, C)``.
+    :param spread: see :func:`own_spread`.
+    :param area: pixels of a typical slice of the carried contour; makes scores of all slices comparable.
+    """
+    result = []
+    for proposal in proposals:
+        mask = proposal.mask
+        cells = features[cells_of(mask, features.shape[0])]
+        distance = wasserstein(foreground, cells, seed=seed, max_points=DISTANCE_CELLS) if len(cells) else EMPTY_DISTANCE
+        gain = float(evidence[mask].sum()) / area
+        excess = min(max(distance / spread - 1.0, 0.0), 10.0) * float(mask.sum()) / area
+        result.append(Scored(proposal, distance, DISTANCE_WEIGHT * excess - gain if mask.any() else np.inf))
+    return result
+
+
+def cells_of(mask: BoolArray, cells: int) -> BoolArray:
+    """Feature cells that a mask covers by at least half; its fullest cell if there is none."""
+    coverage = pool_to_cells(mask, cells)
+    chosen: BoolArray = coverage >= 0.5
+    if not chosen.any() and mask.any():
+        chosen = coverage == coverage.max()
+    return chosen
+
+
+def choose_sequence(slices: Sequence[Sequence[Scored]], switch_cost: float = SWITCH_COST) -> list[int | None]:
+    """The cheapest sequence of candidates over neighbouring slices (dynamic programming).
+
+    :param slices: scored proposals in slice order.
+    :returns: for each slice the index of its proposal, or None where the lesion is absent (score 0).
+    """
+    names = [ABSENT]
+    for scored in slices:
+        names += [s.proposal.origin for s in scored if s.proposal.origin not in names]
+    costs = np.full((len(slices), len(names)), np.inf)
+    costs[:, 0] = 0.0
+    for row, scored in enumerate(slices):
+        for s in scored:
+            costs[row, names.index(s.proposal.origin)] = s.score
+    total, steps = costs[0], []
+    switch = switch_cost * (1.0 - np.eye(len(names)))
+    for row in range(1, len(slices)):
+        reached = total[:, None] + switch
+        steps.append(reached.argmin(axis=0))
+        total = reached.min(axis=0) + costs[row]
+    path = [int(total.argmin())]
+    for step in reversed(steps):
+        path.append(int(step[path[-1]]))
+    origins = [names[k] for k in reversed(path)]
+    return [
+        None if origin == ABSENT else next(i for i, s in enumerate(scored) if s.proposal.origin == origin)
+        for origin, scored in zip(origins, slices, strict=True)
+    ]

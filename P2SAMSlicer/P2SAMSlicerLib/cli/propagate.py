@@ -1,0 +1,223 @@
+"""``p2sam propagate``: from a prior CT with contours and follow-up CTs to contours on the follow-ups."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from P2SAMSlicerLib.cli.arguments import (
+    Commands,
+    add_model_arguments,
+    add_progress_argument,
+    millimetres,
+    number_range,
+    whole_number,
+)
+from P2SAMSlicerLib.cli.arguments import (
+    add_command as add_named_command,
+)
+from P2SAMSlicerLib.cli.job import JobResult, PropagationJob, run_job
+from P2SAMSlicerLib.cli.table import figure, format_table
+from P2SAMSlicerLib.errors import InputError
+from P2SAMSlicerLib.options import PropagationOptions
+from P2SAMSlicerLib.progress import terminal_progress
+from P2SAMSlicerLib.result import VisitResult
+from P2SAMSlicerLib.result_files import STATEMENT, FailedVisit
+
+DESCRIPTION = """\
+Carries contoured structures from a prior CT to one or more follow-up CTs of the
+same patient. The result lies exactly on each follow-up's own voxel grid.
+
+CTs are NIfTI, NRRD or MetaImage files, or a folder with one DICOM CT series;
+segments are a .seg.nrrd of 3D Slicer or a label map. All inputs are read and
+checked before any work begins; if one cannot be used, nothing is written.
+
+Written into the --out folder:
+  NAME.seg.nrrd  for each follow-up file NAME: the contours, and the registered
+                 prior contours beside them for comparison (to be switched off
+                 in 3D Slicer, whose file format cannot store that)
+  summary.json   outcome, reasons, volumes, review priority, and every candidate
+  slices.csv     one row for each follow-up, segment and slice
+
+Outcome of a segment: found; flagged (a contour, and what speaks against it); too
+small, or no lesion found (then only the registered prior contour is written).
+
+For research use only. All contours are unreviewed: look at every slice, those of
+high review priority first. A low priority does not say that a contour is right.
+New lesions are not sought: what was not contoured on the prior is not looked for."""
+
+
+def add_command(commands: Commands) -> None:
+    """Add ``propagate`` to the command line."""
+    usual = PropagationOptions()
+    parser = add_named_command(commands, "propagate", run, "carry contours from a prior CT to follow-up CTs", DESCRIPTION)
+    files = parser.add_argument_group("files")
+    files.add_argument("--prior-ct", metavar="A", type=Path, required=True, help="CT of the prior visit")
+    files.add_argument("--prior-seg", metavar="B", type=Path, required=True, help="the structures contoured on it")
+    files.add_argument(
+        "--segment", metavar="NAME", action="append", default=[], help="carry only this structure; may be given again"
+    )
+    files.add_argument(
+        "--followup-ct", metavar="C", type=Path, action="append", required=True, help="CT of a later visit; may be given again"
+    )
+    files.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the results; made if needed")
+    files.add_argument("--overwrite", action="store_true", help="replace results that are there already")
+    _add_method_arguments(parser.add_argument_group("method"), usual)
+    add_model_arguments(parser)
+    add_progress_argument(parser)
+
+
+def _add_method_arguments(group: argparse._ArgumentGroup, usual: PropagationOptions) -> None:
+    group.add_argument(
+        "--mode",
+        choices=("clinical", "paper"),
+        default=usual.mode,
+        help="clinical: region of interest, location prior, 3-D clean-up; paper: the authors' steps (default: %(default)s)",
+    )
+    group.add_argument(
+        "--registration",
+        metavar="rigid|deformable|none|FILE",
+        default=usual.registration,
+        help="how the prior is brought to the follow-up; none trusts the scanners' coordinates; FILE is a transform"
+        " from follow-up to prior points, in LPS, that SimpleITK reads (default: %(default)s)",
+    )
+    group.add_argument(
+        "--modality",
+        choices=("ct", "cbct"),
+        default=usual.modality,
+        help="cbct: grey values need not be HU; such visits are always flagged (default: %(default)s)",
+    )
+    group.add_argument(
+        "--parts",
+        metavar="N",
+        type=whole_number(1),
+        default=usual.max_parts,
+        help="split the lesion's features into 1 to N parts, a point for each (default: %(default)s)",
+    )
+    group.add_argument(
+        "--negatives",
+        metavar="A[:B]",
+        type=number_range(0),
+        default=(min(usual.negatives), max(usual.negatives)),
+        help=f"numbers of points in the background to try (default: {min(usual.negatives)}:{max(usual.negatives)})",
+    )
+    group.add_argument(
+        "--margin-mm",
+        metavar="MM",
+        type=millimetres,
+        default=usual.margin_mm,
+        help="tissue that the model sees around the propagated contour (default: %(default)g)",
+    )
+    group.add_argument(
+        "--plausible-mm",
+        metavar="MM",
+        type=millimetres,
+        default=usual.plausible_mm,
+        help="no contour reaches farther than this from the propagated one (default: %(default)g)",
+    )
+    group.add_argument(
+        "--seed", metavar="N", type=whole_number(0), default=usual.seed, help="of all random choices (default: %(default)s)"
+    )
+    group.add_argument(
+        "--allow-other-patient", action="store_true", help="go on although the patients' ids differ; it is recorded"
+    )
+    group.add_argument(
+        "--allow-older-followup", action="store_true", help="go on although a follow-up is older than the prior; it is recorded"
+    )
+
+
+def options_of(arguments: argparse.Namespace) -> PropagationOptions:
+    """The options of the command line.
+
+    :raises InputError: ``--registration`` is neither a known word nor a file.
+    """
+    registration, transform = arguments.registration, None
+    if registration not in ("rigid", "deformable", "none"):
+        transform = Path(registration)
+        if not transform.is_file():
+            raise InputError(f"--registration {transform.name}: neither rigid, deformable or none, nor a file that is there")
+        registration = "file"
+    return PropagationOptions(
+        mode=arguments.mode,
+        registration=registration,
+        transform_file=transform,
+        modality=arguments.modality,
+        max_parts=arguments.parts,
+        negatives=tuple(range(arguments.negatives[0], arguments.negatives[1] + 1)),
+        margin_mm=arguments.margin_mm,
+        plausible_mm=arguments.plausible_mm,
+        seed=arguments.seed,
+        allow_other_patient=arguments.allow_other_patient,
+        allow_older_followup=arguments.allow_older_followup,
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command.
+
+    :returns: 1 if a follow-up failed on the way, else 0.
+    """
+    job = PropagationJob(
+        prior_ct=arguments.prior_ct,
+        prior_seg=arguments.prior_seg,
+        followups=tuple(arguments.followup_ct),
+        out=arguments.out,
+        segments=tuple(arguments.segment),
+        options=options_of(arguments),
+        model=arguments.model,
+        checkpoint=arguments.checkpoint,
+        allow_unverified=arguments.allow_unverified,
+        device=arguments.device,
+        threads=arguments.threads,
+        overwrite=arguments.overwrite,
+    )
+    with terminal_progress(as_json=arguments.json_progress) as progress:
+        result = run_job(job, progress)
+    report_failures(result, debug=arguments.debug)
+    print_results(result)
+    return 1 if result.failures else 0
+
+
+def report_failures(result: JobResult, *, debug: bool) -> None:
+    """Say on standard error which follow-ups failed."""
+    for failure in result.failures:
+        if debug:
+            print(failure.details, file=sys.stderr)
+        print(f"p2sam: error: {failure.name}: {failure.reason}", file=sys.stderr)
+
+
+def print_results(result: JobResult) -> None:
+    """Print a line for each segment, what is to be known about it, and the files."""
+    rows, notes = [], list(result.warnings)
+    for visit in result.visits:
+        if isinstance(visit, FailedVisit):
+            rows.append([visit.name, "failed", "-", "-", "-", "-"])
+            continue
+        rows += _rows(visit)
+        notes += [f"{visit.name}: {note}" for note in (*visit.overrides, *visit.warnings)]
+        notes += [
+            f"{visit.name}, {each.source.name}: {note}" for each in visit.segments for note in (*each.reasons, *each.removals)
+        ]
+    print(format_table(["follow-up, segment", "outcome", "prior ml", "now ml", "change", "review priority"], rows))
+    for note in dict.fromkeys(notes):
+        print(f"- {note}")
+    print()
+    for file in result.files:
+        print(f"written: {file}")
+    for line in STATEMENT:
+        print(line)
+
+
+def _rows(visit: VisitResult) -> list[list[str]]:
+    return [
+        [
+            f"{visit.name}, {each.source.name}",
+            each.outcome.value,
+            figure(each.prior_volume_ml, 2),
+            figure(each.volume_ml, 2),
+            figure(each.volume_change_percent, 1, " %"),
+            figure(each.review_priority, 2),
+        ]
+        for each in visit.segments
+    ]

@@ -1,0 +1,124 @@
+"""From chosen slices to one 3-D contour on the follow-up's grid, and a clean-up that keeps the prior's topology."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from P2SAMSlicerLib.geometry import Grid
+from P2SAMSlicerLib.region import Region
+from P2SAMSlicerLib.volume import BoolArray
+
+#: Chosen masks are blended with their neighbours over this distance along the slices (standard deviation), in mm: enough to
+#: take out single-slice jumps, too little to move an end.
+SLICE_BLEND_MM = 1.5
+#: Distances beyond this many mm from a mask's border do not take part in the blending.
+BLEND_REACH_MM = 6.0
+#: A separate piece is dropped if it is less than this share of the contour, or does not touch the carried contour.
+SMALLEST_PIECE = 0.05
+#: A cavity of the prior counts (and stays open) from this volume on.
+CAVITY_ML = 0.05
+
+
+@dataclass(frozen=True)
+class CleanedContour:
+    """A contour after clean-up.
+
+    :param mask: True inside ``(z, y, x)``.
+    :param removals: what was taken away or filled, in words with its volume.
+    """
+
+    mask: BoolArray
+    removals: tuple[str, ...]
+
+
+def assemble(masks: Sequence[BoolArray], indices: Sequence[int], region: Region, grid: Grid) -> BoolArray:
+    """Masks on the region of interest as one mask on the slices' grid ``(z, y, x)``.
+
+    :param masks: one ``(pixels, pixels)`` a slice, empty where the lesion is absent.
+    :param indices: their slice indices, ascending without gaps.
+    """
+    from scipy import ndimage
+
+    distance = np.stack([_signed_mm(mask, region.pixel_mm) for mask in masks])
+    smooth = ndimage.gaussian_filter1d(distance, SLICE_BLEND_MM / grid.spacing[2], axis=0, mode="nearest")
+    for row, mask in enumerate(masks):
+        if not mask.any():  # an absent slice stays absent: blending must not bring the lesion back
+            smooth[row] = np.minimum(smooth[row], -1e-3)
+    result = np.zeros(grid.shape, dtype=bool)
+    for row, z in enumerate(indices):
+        result[z] = region.place(smooth[row], grid, outside=-BLEND_REACH_MM) > 0
+    return result
+
+
+def _signed_mm(mask: BoolArray, pixel_mm: float) -> NDArray[np.float32]:
+    from scipy import ndimage
+
+    if not mask.any():
+        return np.full(mask.shape, -BLEND_REACH_MM, dtype=np.float32)
+    distance = ndimage.distance_transform_edt(mask) - ndimage.distance_transform_edt(~mask)
+    return np.clip(distance * pixel_mm, -BLEND_REACH_MM, BLEND_REACH_MM).astype(np.float32)
+
+
+def cavities(mask: BoolArray) -> BoolArray:
+    """Background enclosed by a mask: in 3-D, or within slices (a cavity that opens at a lesion's end is still one)."""
+    from scipy import ndimage
+
+    filled = np.stack([ndimage.binary_fill_holes(plane) for plane in mask])
+    enclosed: BoolArray = (filled | ndimage.binary_fill_holes(mask)) & ~mask
+    return enclosed
+
+
+def clean(mask: BoolArray, carried: BoolArray, prior_pieces: int, prior_cavity: BoolArray | None, grid: Grid) -> CleanedContour:
+    """Drop specks, fill holes that the prior did not have, keep cavities that it had.
+
+    :param mask: the assembled contour.
+    :param carried: the registered prior contour on the same grid.
+    :param prior_pieces: connected pieces of the prior's lesion; as many may stay.
+    :param prior_cavity: the prior's cavities carried to the follow-up, or None if it had none.
+    """
+    from scipy import ndimage
+
+    removals = []
+    if prior_cavity is not None:
+        # A model fills cavities; the prior says there is one, so it is opened again where it was carried to.
+        taken = mask & prior_cavity
+        if taken.any():
+            mask = mask & ~prior_cavity
+            removals.append(f"cavity of the prior kept open: {taken.sum() * grid.voxel_ml:.2f} ml")
+    else:
+        holes = cavities(mask)
+        if holes.any():
+            mask = mask | holes
+            removals.append(f"holes filled that the prior did not have: {holes.sum() * grid.voxel_ml:.2f} ml")
+    pieces, count = ndimage.label(mask)
+    if count > 1:
+        sizes = np.bincount(pieces.ravel())[1:]
+        order = np.argsort(-sizes, kind="stable")
+        touching = np.bincount(pieces[carried], minlength=count + 1)[1:] > 0
+        keep = [
+            k
+            for rank, k in enumerate(order)
+            if rank < prior_pieces or (touching[k] and sizes[k] >= SMALLEST_PIECE * sizes.sum())
+        ]
+        dropped = [k for k in range(count) if k not in keep]
+        if dropped:
+            volume = sizes[dropped].sum() * grid.voxel_ml
+            removals.append(f"{len(dropped)} separate piece{'s' if len(dropped) > 1 else ''} removed: {volume:.2f} ml")
+            mask = np.isin(pieces, np.asarray(keep) + 1)
+    return CleanedContour(mask, tuple(removals))
+
+
+def separate_lesions(mask: BoolArray, grid: Grid, apart_mm: float) -> list[BoolArray]:
+    """The pieces of a segment that lie farther apart than ``apart_mm``; nearer ones share a window and stay together.
+
+    :returns: masks in a fixed order (by their first voxel), together equal to ``mask``.
+    """
+    from scipy import ndimage
+
+    distance = ndimage.distance_transform_edt(~mask, grid.spacing_zyx)
+    groups, count = ndimage.label(distance <= apart_mm / 2, np.ones((3, 3, 3)))
+    return [mask & (groups == k) for k in range(1, count + 1)]

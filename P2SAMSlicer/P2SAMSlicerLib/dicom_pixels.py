@@ -1,0 +1,132 @@
+"""From the stored values of one DICOM CT slice to Hounsfield units: decoding, rescale, padding."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from P2SAMSlicerLib.errors import InputError
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+#: HU that padding gets: air, the lower end of the CT range.
+PADDING_HU = -1024
+
+#: Padding values between these HU may be tissue as well (water is 0), so there only padding at the border is believed.
+TISSUE_HU = (-900.0, 3071.0)
+
+
+def rescale(header: Dataset, path: Path, name: str) -> tuple[float, float]:
+    """RescaleSlope and RescaleIntercept, 1 and 0 where absent.
+
+    :raises InputError: no numbers, or a slope of zero.
+    """
+    try:
+        slope, intercept = float(header.get("RescaleSlope", 1)), float(header.get("RescaleIntercept", 0))
+    except Exception:  # text that is no number, which the parser only notices here
+        slope = intercept = math.nan
+    if not (math.isfinite(slope) and math.isfinite(intercept)) or slope == 0:
+        raise InputError(f"{name}: {path.name} has no usable rescale slope and intercept")
+    return slope, intercept
+
+
+def has_padding_inside_tissue(header: Dataset, slope: float, intercept: float) -> bool:
+    """Whether the padding value lies among the HU that tissue has."""
+    limits = _padding(header)
+    return limits is not None and any(TISSUE_HU[0] < value * slope + intercept < TISSUE_HU[1] for value in limits)
+
+
+def hounsfield_slice(
+    dataset: Dataset, path: Path, scale: tuple[float, float], shape: tuple[int, ...], name: str
+) -> NDArray[Any]:
+    """HU ``(y, x)`` of one slice; padding becomes :data:`PADDING_HU`.
+
+    :param dataset: the whole file.
+    :param path: the file, for messages and for the second decoder.
+    :param scale: slope and intercept of this slice.
+    :param shape: rows and columns.
+    :param name: the folder, for messages.
+    :raises InputError: pixel data absent, damaged, in colour, or in a transfer syntax that no decoder knows.
+    """
+    if "PixelData" not in dataset:
+        raise InputError(f"{name}: {path.name} has no pixel data")
+    if dataset.get("SamplesPerPixel", 1) != 1:
+        raise InputError(f"{name}: {path.name} is a colour image, not a CT slice")
+    slope, intercept = scale
+    stored = _decode(dataset, path, scale, name)
+    if stored.shape != shape:
+        raise InputError(f"{name}: {path.name} has pixel data of another size than its header says")
+    whole = slope.is_integer() and intercept.is_integer()
+    values: NDArray[Any] = stored.astype(np.int32 if whole else np.float64)
+    values = values * (int(slope) if whole else slope) + (int(intercept) if whole else intercept)
+    limits = _padding(dataset)
+    if limits is not None:
+        padding = (stored >= min(limits)) & (stored <= max(limits))
+        if has_padding_inside_tissue(dataset, slope, intercept):
+            padding = _touching_border(padding)
+        values[padding] = PADDING_HU
+    return values
+
+
+def _decode(dataset: Dataset, path: Path, scale: tuple[float, float], name: str) -> NDArray[Any]:
+    """Stored values ``(y, x)``."""
+    from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    if syntax is None:  # a file without preamble: the parser found the encoding by itself
+        implicit, little = dataset.original_encoding
+        syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = syntax
+    try:
+        if syntax.is_compressed and not dataset["PixelData"].is_undefined_length:
+            raise ValueError("said to be compressed, but not so: what the values are is anybody's guess")
+        if syntax.is_compressed and not get_decoder(syntax).is_available:
+            return _decode_with_gdcm(path, scale)
+        return np.asarray(dataset.pixel_array)
+    except Exception as error:  # decoders fail in many ways
+        raise InputError(f"{name}: {path.name} has pixel data that cannot be decoded ({syntax.name})") from error
+
+
+def _decode_with_gdcm(path: Path, scale: tuple[float, float]) -> NDArray[Any]:
+    """Stored values by way of the decoders in SimpleITK, which knows lossless JPEG where pydicom needs more packages."""
+    import SimpleITK
+
+    values = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path), imageIO="GDCMImageIO"))[0]
+    # That reader has applied the rescale already.
+    stored: NDArray[Any] = np.rint((values.astype(np.float64) - scale[1]) / scale[0]).astype(np.int64)
+    return stored
+
+
+def _padding(header: Dataset) -> tuple[int, int] | None:
+    """Lowest and highest stored value that mean padding, or None."""
+    try:
+        first = int(header["PixelPaddingValue"].value)
+        last = int(header["PixelPaddingRangeLimit"].value) if "PixelPaddingRangeLimit" in header else first
+        bits = int(header.get("BitsAllocated", 16))
+        signed = int(header.get("PixelRepresentation", 0)) == 1
+    except (KeyError, TypeError, ValueError):
+        return None
+
+    def stored(value: int) -> int:
+        # Some writers state the padding in the wrong signedness (63536 for -2000).
+        if signed and value >= 1 << (bits - 1):
+            return value - (1 << bits)
+        return value + (1 << bits) if not signed and value < 0 else value
+
+    return stored(first), stored(last)
+
+
+def _touching_border(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Those connected parts of a 2-D mask that touch the image's border."""
+    from scipy.ndimage import label
+
+    parts, _ = label(mask)
+    border = np.unique(np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]))
+    touching: NDArray[np.bool_] = np.isin(parts, border[border > 0])
+    return touching

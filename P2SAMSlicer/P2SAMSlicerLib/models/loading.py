@@ -1,0 +1,164 @@
+"""From a model's name to a model that can be asked: everything that can be refused is refused before torch is imported."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from P2SAMSlicerLib.errors import ModelError
+from P2SAMSlicerLib.models import lite_medsam, sam, store
+from P2SAMSlicerLib.models.catalogue import CatalogueEntry, catalogue_entry
+from P2SAMSlicerLib.models.checkpoint import check_architecture, check_file, load_weights, read_state_dict
+from P2SAMSlicerLib.models.protocol import ModelCard, PromptableModel
+
+if TYPE_CHECKING:
+    import torch
+
+#: Where a model may run. ``cuda:1`` and so on name one of several CUDA devices.
+DEVICES = ("auto", "cuda", "mps", "cpu")
+
+#: SPDX's word for a licence that nobody has stated.
+UNKNOWN_LICENCE = "NOASSERTION"
+
+
+def check_model(model: str, checkpoint: Path | None = None, *, allow_unverified: bool = False) -> Path:
+    """Check a model as far as that is possible without importing torch.
+
+    :param model: id in the catalogue.
+    :param checkpoint: weights file of the user's own choice; None for the downloaded or packaged one.
+    :param allow_unverified: accept a file whose SHA-256 is not the catalogue's, for weights adapted by the user.
+    :returns: the weights file that :func:`load_model` will load.
+    :raises ModelError: unknown model, a Python package or the file missing, or the file is not the model's.
+    """
+    entry = catalogue_entry(model)
+    if importlib.util.find_spec("torch") is None:
+        raise ModelError(f"{model} needs a package that is not installed: pip install torch")
+    _backend(entry).check_installed()
+    path = store.find(model) if checkpoint is None else Path(checkpoint)
+    if path is None:
+        raise ModelError(
+            f"{model}: its weights are not on this computer; download them (p2sam models download {model}) or name a file"
+        )
+    check_file(path, None if allow_unverified else entry.sha256)
+    return path
+
+
+def load_model(
+    model: str = "lite_medsam",
+    device: str = "auto",
+    checkpoint: Path | None = None,
+    seed_weights: int | None = None,
+    *,
+    allow_unverified: bool = False,
+) -> PromptableModel:
+    """A model with its weights, ready to encode and decode.
+
+    :param model: id in the catalogue.
+    :param device: ``auto`` (CUDA, else MPS, else CPU), ``cuda``, ``cuda:1``, ``mps`` or ``cpu``.
+    :param checkpoint: weights file of the user's own choice; None for the downloaded or packaged one.
+    :param seed_weights: for tests: random weights from this seed instead of a file.
+    :param allow_unverified: accept a file whose SHA-256 is not the catalogue's.
+    :raises ModelError: see :func:`check_model`; or the device is not there; or the weights do not fit the architecture.
+    """
+    entry = catalogue_entry(model)
+    path = check_model(model, checkpoint, allow_unverified=allow_unverified) if seed_weights is None else None
+    place = _resolve_device(device)
+
+    from P2SAMSlicerLib.models.sam_family import SamFamilyModel
+
+    backend = _backend(entry)
+    if path is None:
+        network = _build_seeded(backend, entry.architecture, seed_weights)
+        card = _card(entry, network, title=f"{entry.title}, RANDOM weights", source="random", licence=UNKNOWN_LICENCE)
+    else:
+        sha256 = check_file(path, None if allow_unverified else entry.sha256)
+        state = read_state_dict(path)
+        check_architecture(state, path, entry.architecture)
+        network = backend.build_network(entry.architecture)
+        load_weights(network, state, path, entry.architecture)
+        card = _card_of_file(entry, network, path, sha256)
+    network.requires_grad_(False)
+    # Moved before eval mode: LiteMedSAM's encoder derives tensors at that moment, which a later move would leave behind.
+    network.to(place)
+    backend.prepare_for_inference(network, place)
+    return SamFamilyModel(card, network, entry.preprocessing, place, encode_chunk=backend.ENCODE_CHUNK)
+
+
+def _backend(entry: CatalogueEntry) -> ModuleType:
+    return lite_medsam if entry.architecture == lite_medsam.ARCHITECTURE else sam
+
+
+def _build_seeded(backend: ModuleType, architecture: str, seed: int | None) -> torch.nn.Module:
+    import torch
+
+    # The caller's own random numbers go on as if nothing had happened.
+    with torch.random.fork_rng(devices=[]):
+        if seed is not None:
+            torch.default_generator.manual_seed(seed)
+        network: torch.nn.Module = backend.build_network(architecture)
+    return network
+
+
+def _card_of_file(entry: CatalogueEntry, network: Any, path: Path, sha256: str) -> ModelCard:
+    """What the loaded file is: the catalogue's only if its hash says so."""
+    if sha256 == entry.sha256:
+        return _card(entry, network, sha256=sha256)
+    if entry.sha256 is None:
+        return _card(
+            entry, network, sha256=sha256, source=f"{entry.source} (as the file's name says; no hash is known to check it)"
+        )
+    return _card(
+        entry,
+        network,
+        title=f"{entry.title}, other weights: {path.name}",
+        sha256=sha256,
+        source=f"file {path.name}, not the catalogue's",
+        licence=UNKNOWN_LICENCE,
+    )
+
+
+def _card(
+    entry: CatalogueEntry,
+    network: Any,
+    *,
+    title: str | None = None,
+    sha256: str = "",
+    source: str | None = None,
+    licence: str | None = None,
+) -> ModelCard:
+    return ModelCard(
+        id=entry.id,
+        title=title or entry.title,
+        input_size=entry.preprocessing.size,
+        feature_size=network.prompt_encoder.image_embedding_size[0],
+        trained_prompts=entry.trained_prompts,
+        sha256=sha256,
+        source=source or entry.source,
+        licence=licence or entry.licence,
+    )
+
+
+def _resolve_device(device: str) -> torch.device:
+    """The torch device of a name.
+
+    :raises ModelError: the name is unknown, or this computer has no such device.
+    """
+    if device not in DEVICES and not re.fullmatch(r"cuda:\d+", device):
+        raise ModelError(f"unknown device '{device}'; known are: {', '.join(DEVICES)}")
+    import torch
+
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if device == "auto":
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    if device.startswith("cuda"):
+        if not cuda:
+            raise ModelError(f"device '{device}': PyTorch finds no CUDA device on this computer; use auto or cpu")
+        number = torch.device(device).index or 0
+        if number >= torch.cuda.device_count():
+            raise ModelError(f"device '{device}': this computer has only {torch.cuda.device_count()} CUDA device(s)")
+    if device == "mps" and not mps:
+        raise ModelError("device 'mps': PyTorch finds no Apple GPU on this computer; use auto or cpu")
+    return torch.device(device)

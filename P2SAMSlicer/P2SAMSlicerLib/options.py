@@ -1,0 +1,61 @@
+"""What the user may choose when a contour is carried to a follow-up; every default is the recommended one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from P2SAMSlicerLib.errors import InputError
+
+Mode = Literal["clinical", "paper"]
+RegistrationChoice = Literal["deformable", "rigid", "none", "file"]
+ModalityChoice = Literal["ct", "cbct"]
+
+
+@dataclass(frozen=True)
+class PropagationOptions:
+    """Options of :func:`P2SAMSlicerLib.propagation.propagate`.
+
+    :param mode: ``clinical`` (registration, region of interest, location prior, 3-D) or ``paper`` (the authors' steps on
+        whole slices; slice pairing comes from the registered extent because a clinic has no follow-up contour).
+    :param registration: ``deformable`` (rigid, then a local displacement around the lesion), ``rigid``, ``none`` (trust the
+        scanners' coordinates) or ``file``.
+    :param transform_file: follow-up to prior transform in LPS, for ``file``.
+    :param modality: ``ct``, or ``cbct`` (percentile window; the visit is always flagged).
+    :param max_parts: largest number of parts N in the 1..N search (section 3.2).
+    :param negatives: numbers of negative points to try, each 0 or more.
+    :param margin_mm: tissue that the region of interest shows around the propagated contour.
+    :param plausible_mm: points farther than this from the propagated contour are rejected, and no contour may leave it.
+    :param seed: of every random choice.
+    :param allow_other_patient: carry on although the two CTs name different patients; recorded in the result.
+    :param allow_older_followup: carry on although the follow-up is older than the prior; recorded in the result.
+    """
+
+    mode: Mode = "clinical"
+    registration: RegistrationChoice = "deformable"
+    transform_file: Path | None = None
+    modality: ModalityChoice = "ct"
+    max_parts: int = 3
+    negatives: tuple[int, ...] = field(default=(1,))
+    margin_mm: float = 25.0
+    plausible_mm: float = 15.0
+    seed: int = 0
+    allow_other_patient: bool = False
+    allow_older_followup: bool = False
+
+    def check(self) -> None:
+        """Refuse options that contradict themselves.
+
+        :raises InputError: names the option and the fault.
+        """
+        if self.max_parts < 1:
+            raise InputError(f"parts: {self.max_parts} is less than 1")
+        if not self.negatives or min(self.negatives) < 0:
+            raise InputError(f"negatives: {self.negatives} must be numbers of at least 0")
+        if self.margin_mm <= 0 or self.plausible_mm <= 0:
+            raise InputError("margin and plausible distance must be positive millimetres")
+        if self.seed < 0:
+            raise InputError(f"seed: {self.seed} is negative")
+        if (self.registration == "file") != (self.transform_file is not None):
+            raise InputError("registration: 'file' needs a transform file, and only 'file' takes one")

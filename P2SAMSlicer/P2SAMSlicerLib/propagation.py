@@ -1,0 +1,317 @@
+"""One visit to the next: carries the prior's segments to a follow-up CT. It calls the steps in order and holds no algorithm."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from P2SAMSlicerLib import __version__, contour, review
+from P2SAMSlicerLib.clinical import LesionContour, segment_lesion
+from P2SAMSlicerLib.errors import InputError
+from P2SAMSlicerLib.intensity import PAPER_WINDOW, WINDOWS, Modality, Window, check_hounsfield, percentile_window
+from P2SAMSlicerLib.models.protocol import PromptableModel
+from P2SAMSlicerLib.options import PropagationOptions
+from P2SAMSlicerLib.orientation import Orientation, WorkingFrame, to_working_frame
+from P2SAMSlicerLib.outcome import decide, figures
+from P2SAMSlicerLib.paper_visit import segment_in_paper_mode
+from P2SAMSlicerLib.progress import Progress, ProgressEvent, silent
+from P2SAMSlicerLib.registration import Registration, carry_distance, in_working_frame, read_transform, register
+from P2SAMSlicerLib.registration_quality import RegistrationQuality, assess
+from P2SAMSlicerLib.resample import resample_mask
+from P2SAMSlicerLib.result import Outcome, SegmentResult, SliceResult, VisitResult
+from P2SAMSlicerLib.visit_checks import check_visits
+from P2SAMSlicerLib.volume import BoolArray, Segment, Volume
+
+__all__ = ["check_visits", "propagate"]
+
+#: Pieces of a segment farther apart than this are looked at one by one, each in its own window.
+SEPARATE_LESIONS_MM = 20.0
+#: A prior whose slices are tilted against the follow-up's by more than this is resampled along the follow-up's axes first.
+MAX_SLICE_TILT_DEG = 20.0
+
+
+@dataclass
+class _Clock:
+    """Seconds spent in each stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+
+@dataclass(frozen=True)
+class _Case:
+    """Both visits in canonical order and the working frame."""
+
+    prior: Volume
+    followup: Volume
+    masks: tuple[BoolArray, ...]
+    orientation: Orientation
+    frame: WorkingFrame
+
+
+def propagate(
+    model: PromptableModel,
+    prior: Volume,
+    segments: Sequence[Segment],
+    followup: Volume,
+    options: PropagationOptions | None = None,
+    progress: Progress = silent,
+) -> VisitResult:
+    """Carry segments of a prior CT to a follow-up CT.
+
+    New lesions are not sought. Every result is unreviewed and needs a person.
+
+    :param model: see :func:`P2SAMSlicerLib.models.load_model`.
+    :param prior: prior CT in HU.
+    :param segments: what to carry; masks lie on the prior CT's grid.
+    :param followup: follow-up CT in HU; the results lie exactly on its grid.
+    :param options: see :class:`~P2SAMSlicerLib.options.PropagationOptions`.
+    :param progress: called with every step; may raise :class:`~P2SAMSlicerLib.errors.Cancelled`.
+    :raises InputError: visits that do not belong together, masks off the grid or empty, values that are not HU.
+    """
+    options = options or PropagationOptions()
+    options.check()
+    overrides = check_visits(prior, followup, options)
+    warnings = _check_inputs(prior, segments, followup, options)
+    clock = _Clock()
+    with clock.stage("prepare"):
+        case = _prepare(prior, segments, followup)
+        window = _window(case, options)
+    with clock.stage("registration"):
+        registration, quality = _register(case, options, progress)
+    reasons = [*quality.reasons, *overrides, *warnings]
+    if options.modality == "cbct":
+        reasons.append("CBCT: its values are no HU, and no CBCT was ever measured with this tool")
+    results = []
+    for number, segment in enumerate(segments):
+        with clock.stage("segmentation"):
+            results.append(_segment(model, case, number, segment, registration, window, options, tuple(reasons), progress))
+    return VisitResult(
+        name=followup.name,
+        grid=followup.grid,
+        segments=tuple(results),
+        registration={"kind": options.registration, "starts": list(registration.starts), **quality.as_dict()},
+        stage_seconds={name: round(value, 3) for name, value in clock.seconds.items()},
+        warnings=tuple(warnings),
+        overrides=overrides,
+        provenance=_provenance(model, options),
+    )
+
+
+def _check_inputs(prior: Volume, segments: Sequence[Segment], followup: Volume, options: PropagationOptions) -> list[str]:
+    if not segments:
+        raise InputError("no segment to carry")
+    for segment in segments:
+        if segment.mask.shape != prior.grid.shape:
+            raise InputError(
+                f"segment '{segment.name}': its mask {segment.mask.shape} is not on the prior CT's grid {prior.grid.shape}"
+            )
+        if not segment.mask.any():
+            raise InputError(f"segment '{segment.name}': it is empty")
+    modality = Modality(options.modality)
+    for volume in (prior, followup):
+        volume.grid.check(volume.name)
+    return [*check_hounsfield(prior, Modality.CT), *check_hounsfield(followup, modality)]
+
+
+def _prepare(prior: Volume, segments: Sequence[Segment], followup: Volume) -> _Case:
+    working, orientation, frame = to_working_frame(followup)
+    moved, prior_orientation, _ = to_working_frame(prior, frame)
+    masks = tuple(prior_orientation.to_canonical(segment.mask) for segment in segments)
+    tilt = np.degrees(np.arccos(np.clip(abs(moved.grid.direction_matrix[2, 2]), 0.0, 1.0)))
+    if tilt > MAX_SLICE_TILT_DEG:
+        moved, masks = _along_followup(moved, masks, working)
+    return _Case(moved, working, masks, orientation, frame)
+
+
+def _along_followup(prior: Volume, masks: tuple[BoolArray, ...], followup: Volume) -> tuple[Volume, tuple[BoolArray, ...]]:
+    """The prior resampled along the follow-up's axes, so that its slices show the anatomy in the same plane."""
+    import SimpleITK as sitk
+
+    from P2SAMSlicerLib.registration import array_to_image
+
+    corners = prior.grid.corners()
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    spacing = np.maximum(np.asarray(followup.grid.spacing), min(prior.grid.spacing))
+    size = np.maximum(1, np.ceil((high - low) / spacing)).astype(int)
+    grid = replace(
+        followup.grid,
+        shape=(int(size[2]), int(size[1]), int(size[0])),
+        spacing=tuple(float(v) for v in spacing),
+        origin=tuple(float(v) for v in low + spacing / 2),
+    )
+    target = array_to_image(np.zeros(grid.shape, np.uint8), grid)
+    image = array_to_image(prior.array.astype(np.float32), prior.grid)
+    array = sitk.GetArrayFromImage(sitk.Resample(image, target, sitk.Transform(), sitk.sitkLinear, -1024.0))
+    resampled = tuple(resample_mask(mask, prior.grid, grid) for mask in masks)
+    return replace(prior, array=array, grid=grid), resampled
+
+
+def _window(case: _Case, options: PropagationOptions) -> Window:
+    if options.modality == "cbct":
+        return percentile_window(case.followup.array)
+    return PAPER_WINDOW if options.mode == "paper" else WINDOWS["soft tissue"]
+
+
+def _register(case: _Case, options: PropagationOptions, progress: Progress) -> tuple[Registration, RegistrationQuality]:
+    union = np.logical_or.reduce(case.masks)
+    steps = 4 if options.registration == "deformable" else 3
+    done = iter(range(steps + 1))
+    if options.registration == "file":
+        assert options.transform_file is not None  # options.check()
+        registration = in_working_frame(read_transform(options.transform_file), case.frame.rotation, case.frame.origin)
+    else:
+        registration = register(
+            case.prior,
+            case.followup,
+            union,
+            options.registration,
+            lambda name: progress(ProgressEvent("registration", next(done), steps, name)),
+        )
+    carried = carry_distance(union, case.prior.grid, case.followup.grid, registration.transform) >= 0
+    quality = assess(case.prior, case.followup, registration, carried)
+    progress(ProgressEvent("registration", steps, steps))
+    return registration, quality
+
+
+def _segment(
+    model: PromptableModel,
+    case: _Case,
+    number: int,
+    segment: Segment,
+    registration: Registration,
+    window: Window,
+    options: PropagationOptions,
+    reasons: tuple[str, ...],
+    progress: Progress,
+) -> SegmentResult:
+    prior, followup, mask = case.prior, case.followup, case.masks[number]
+    shape = followup.grid.shape
+    total, registered = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
+    parts: list[LesionContour] = []
+    removals: list[str] = []
+    outside = 0.0
+    for lesion in contour.separate_lesions(mask, prior.grid, SEPARATE_LESIONS_MM):
+        distance = carry_distance(lesion, prior.grid, followup.grid, registration.transform)
+        carried = distance >= 0
+        lost = lesion.sum() * prior.grid.voxel_ml - carried.sum() * followup.grid.voxel_ml
+        registered |= carried
+        if not carried.any():
+            outside += float(lesion.sum()) / float(mask.sum())
+            continue
+        if _cut_off(carried):
+            outside += max(0.0, float(lost)) / (float(mask.sum()) * prior.grid.voxel_ml)
+        found = _lesion(model, case, lesion, distance, window, options, _reporter(progress, segment, len(parts)))
+        parts.append(found)
+        if found.mask.any():
+            cleaned = _clean(found.mask, carried, lesion, case, registration)
+            total |= cleaned.mask
+            removals += cleaned.removals
+    return _result(case, segment, mask, total, registered, parts, removals, outside, reasons)
+
+
+def _lesion(
+    model: PromptableModel,
+    case: _Case,
+    lesion: BoolArray,
+    distance: NDArray[np.float32],
+    window: Window,
+    options: PropagationOptions,
+    step: Callable[[str, int, int], None],
+) -> LesionContour:
+    if options.mode == "paper":
+        return segment_in_paper_mode(model, case.prior, lesion, case.followup, distance >= 0, window, options, step)
+    return segment_lesion(model, case.prior, lesion, case.followup, distance, window, options, step)
+
+
+def _clean(
+    mask: BoolArray, carried: BoolArray, lesion: BoolArray, case: _Case, registration: Registration
+) -> contour.CleanedContour:
+    from scipy import ndimage
+
+    grid = case.followup.grid
+    cavity = contour.cavities(lesion)
+    carried_cavity = None
+    if cavity.sum() * case.prior.grid.voxel_ml >= contour.CAVITY_ML:
+        carried_cavity = carry_distance(cavity, case.prior.grid, grid, registration.transform) >= 0
+    return contour.clean(mask, carried, int(ndimage.label(lesion)[1]), carried_cavity, grid)
+
+
+def _cut_off(carried: BoolArray) -> bool:
+    return any(bool(np.take(carried, [0, -1], axis=axis).any()) for axis in range(3))
+
+
+def _reporter(progress: Progress, segment: Segment, lesion: int) -> Callable[[str, int, int], None]:
+    del segment  # a segment's name may hold a patient's: progress lines carry numbers only
+    return lambda stage, done, total: progress(ProgressEvent(stage, done, total, f"lesion {lesion + 1}"))
+
+
+def _result(
+    case: _Case,
+    segment: Segment,
+    prior_mask: BoolArray,
+    mask: BoolArray,
+    registered: BoolArray,
+    parts: list[LesionContour],
+    removals: list[str],
+    outside: float,
+    reasons: tuple[str, ...],
+) -> SegmentResult:
+    orientation = case.orientation
+    grid = orientation.grid
+    prior_ml = float(prior_mask.sum()) * case.prior.grid.voxel_ml
+    found = figures(mask, registered, prior_ml, grid) if mask.any() and registered.any() else None
+    too_small = bool(parts) and all(part.too_small for part in parts)
+    outcome, why = decide(mask, registered, found, too_small, outside, reasons, case.followup)
+    if outcome is Outcome.FOUND and any(part.too_small for part in parts):
+        outcome, why = Outcome.FLAGGED, (*why, "at least one piece of the segment is too small for the model and is missing")
+    contoured = outcome in (Outcome.FOUND, Outcome.FLAGGED)
+    slices = tuple(_slice(case, found_slice) for part in parts for found_slice in part.slices)
+    priorities = [s.review_priority for s in slices if s.chosen is not None]
+    flagged = outcome is not Outcome.FOUND
+    return SegmentResult(
+        source=segment,
+        outcome=outcome,
+        reasons=why,
+        review_priority=review.segment_priority(priorities, flagged),
+        mask=orientation.to_stored(mask) if contoured else None,
+        registered_mask=orientation.to_stored(registered),
+        prior_volume_ml=prior_ml,
+        volume_ml=found.volume_ml if contoured and found else None,
+        volume_change_percent=found.change_percent if contoured and found else None,
+        centroid_shift_mm=found.shift_lps_mm if contoured and found else None,
+        slices=slices,
+        removals=tuple(removals),
+    )
+
+
+def _slice(case: _Case, found: Any) -> SliceResult:
+    grid = case.orientation.grid
+    centre = np.array([[(grid.shape[2] - 1) / 2, (grid.shape[1] - 1) / 2, float(found.index)]])
+    axis = int(np.argmax(np.abs(grid.direction_matrix[:, 2])))
+    return SliceResult(
+        index=case.orientation.stored_slice_index(found.index),
+        position_mm=float(grid.to_physical(centre)[0, axis]),
+        candidates=found.candidates,
+        chosen=found.chosen,
+        review_priority=review.priority(found.signals),
+        signals=found.signals,
+    )
+
+
+def _provenance(model: PromptableModel, options: PropagationOptions) -> dict[str, Any]:
+    settings = asdict(options)
+    if options.transform_file is not None:
+        settings["transform_file"] = options.transform_file.name
+    return {"version": __version__, "model": asdict(model.card), "device": str(model.device), "options": settings}

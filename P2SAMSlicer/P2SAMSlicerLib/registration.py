@@ -1,0 +1,401 @@
+"""Prior to follow-up registration: a robust rigid start, a rigid refinement around the lesion, an optional deformable step.
+
+Transforms map follow-up points to prior points (ITK's fixed-to-moving), in whatever millimetre frame both volumes share.
+Both CTs are clipped to [-1024, 3071] HU first, so that padding and metal do not steer the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from P2SAMSlicerLib.errors import InputError
+from P2SAMSlicerLib.geometry import Grid
+from P2SAMSlicerLib.intensity import clip_hu
+from P2SAMSlicerLib.volume import BoolArray, Volume
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+
+RegistrationKind = Literal["rigid", "deformable", "none", "file"]
+
+#: Body surface on CT: fat is near -100 HU and air near -1000; half way is the usual cut.
+BODY_HU = -400.0
+#: Sampling distance of the coarse search and of the two refinements, mm.
+COARSE_MM, MEDIUM_MM, FINE_MM = 6.0, 4.0, 2.0
+#: The neighbourhood of the lesion that the local steps look at, mm around its bounding box.
+LOCAL_MARGIN_MM = 30.0
+#: Voxel size and iterations of the deformable levels, and the Gaussian that keeps the displacement smooth: wide enough not
+#: to fold at the few millimetres that soft tissue moves.
+DEMONS_LEVELS = ((8.0, 40), (4.0, 40), (2.5, 20))
+FIELD_SMOOTHING_MM = 5.0
+#: Starts that overlap the follow-up's body by less than this share are not compared.
+MIN_OVERLAP = 0.25
+
+_RANDOM_SEED = 20250607
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A transform and what made it.
+
+    :param transform: SimpleITK transform from follow-up points to prior points.
+    :param rigid: the rigid part of it (the whole of it unless deformable).
+    :param kind: what was asked for.
+    :param starts: name and similarity of every start that was tried, best first.
+    """
+
+    transform: sitk.Transform
+    rigid: sitk.Transform
+    kind: RegistrationKind
+    starts: tuple[tuple[str, float], ...] = ()
+
+
+def to_image(volume: Volume) -> sitk.Image:
+    """The volume as a float32 SimpleITK image, clipped to the CT range."""
+    return array_to_image(clip_hu(volume.array).astype(np.float32), volume.grid)
+
+
+def array_to_image(array: NDArray[np.generic], grid: Grid) -> sitk.Image:
+    """An array ``(z, y, x)`` on its grid as a SimpleITK image (bool becomes uint8)."""
+    import SimpleITK as sitk
+
+    image = sitk.GetImageFromArray(array.astype(np.uint8) if array.dtype == np.bool_ else array)
+    image.SetSpacing(grid.spacing)
+    image.SetOrigin(grid.origin)
+    image.SetDirection(grid.direction)
+    return image
+
+
+def body_mask(image: sitk.Image) -> sitk.Image:
+    """The patient without table and air: the largest thing above :data:`BODY_HU`, its holes filled slice by slice."""
+    import SimpleITK as sitk
+
+    tissue = sitk.BinaryMorphologicalOpening(sitk.Cast(image > BODY_HU, sitk.sitkUInt8), [1, 1, 0])
+    parts = sitk.RelabelComponent(sitk.ConnectedComponent(tissue), sortByObjectSize=True)
+    body = sitk.GetArrayFromImage(parts) == 1
+    if not body.any():
+        raise InputError("the CT shows no body (nothing above -400 HU)")
+    from scipy import ndimage
+
+    filled = np.stack([ndimage.binary_fill_holes(plane) for plane in body])
+    result = sitk.GetImageFromArray(filled.astype(np.uint8))
+    result.CopyInformation(image)
+    return result
+
+
+def resample_to_spacing(image: sitk.Image, spacing_mm: float) -> sitk.Image:
+    """The image with voxels of at least ``spacing_mm`` along every axis, averaged before it is thinned out."""
+    import SimpleITK as sitk
+
+    spacing = np.asarray(image.GetSpacing())
+    new_spacing = np.maximum(spacing, spacing_mm)
+    sigma = [float(0.4 * n) if n > 1.05 * s else 1e-3 for n, s in zip(new_spacing, spacing, strict=True)]
+    smooth = sitk.SmoothingRecursiveGaussian(image, sigma) if max(sigma) > 1e-2 and min(image.GetSize()) > 3 else image
+    size = [max(1, int(np.ceil(n * s / m))) for n, s, m in zip(image.GetSize(), spacing, new_spacing, strict=True)]
+    return sitk.Resample(
+        smooth,
+        size,
+        sitk.Transform(),
+        sitk.sitkLinear,
+        image.GetOrigin(),
+        [float(v) for v in new_spacing],
+        image.GetDirection(),
+        -1024.0,
+    )
+
+
+def register(
+    prior: Volume,
+    followup: Volume,
+    lesion: BoolArray,
+    kind: RegistrationKind = "rigid",
+    step: Callable[[str], None] = lambda _name: None,
+) -> Registration:
+    """Find where the prior's points lie in the follow-up.
+
+    :param prior: CT of the prior visit.
+    :param followup: CT of the follow-up, in the same millimetre frame.
+    :param lesion: union of the segments on the prior's grid; the local steps look at its neighbourhood.
+    :param kind: ``none`` trusts the scanners' coordinates; ``rigid``; ``deformable`` adds a local displacement field.
+    :param step: called with the name of each step, for progress.
+    :raises InputError: one of the CTs shows no body.
+    """
+    import SimpleITK as sitk
+
+    if kind == "none":
+        return Registration(sitk.Euler3DTransform(), sitk.Euler3DTransform(), kind)
+    fixed, moving = Pyramid(to_image(followup)), Pyramid(to_image(prior))
+    step("rigid start")
+    coarse_fixed, coarse_moving = fixed.at(COARSE_MM), moving.at(COARSE_MM)
+    fixed_body, moving_body = body_mask(coarse_fixed), body_mask(coarse_moving)
+    candidates = []
+    for name, start in _starts(coarse_fixed, fixed_body, moving_body):
+        found = _optimise_rigid(coarse_fixed, coarse_moving, fixed_body, start, iterations=40, step_mm=4.0)
+        candidates.append((similarity(coarse_fixed, coarse_moving, fixed_body, found), name, found))
+    candidates.sort(key=lambda item: -item[0])
+    step("rigid refinement")
+    refined = [_refine(fixed, moving, start) for _score, _name, start in candidates[:2]]
+    rigid = max(refined, key=lambda t: similarity(coarse_fixed, coarse_moving, fixed_body, t))
+    step("rigid around the lesion")
+    local = _local_region(prior, fixed.at(FINE_MM), lesion, rigid)
+    rigid = _refine_locally(fixed, moving, local, rigid)
+    starts = tuple((name, round(score, 4)) for score, name, _ in candidates)
+    if kind == "rigid":
+        return Registration(rigid, rigid, kind, starts)
+    step("deformable around the lesion")
+    return Registration(_deform_locally(fixed, moving, local, rigid), rigid, kind, starts)
+
+
+class Pyramid:
+    """An image at the voxel sizes that the steps ask for, each made once."""
+
+    def __init__(self, image: sitk.Image) -> None:
+        self._image = image
+        self._levels: dict[float, sitk.Image] = {}
+
+    def at(self, spacing_mm: float) -> sitk.Image:
+        """The image with voxels of at least ``spacing_mm``."""
+        if spacing_mm not in self._levels:
+            self._levels[spacing_mm] = resample_to_spacing(self._image, spacing_mm)
+        return self._levels[spacing_mm]
+
+
+def similarity(fixed: sitk.Image, moving: sitk.Image, fixed_mask: sitk.Image, transform: sitk.Transform) -> float:
+    """Correlation of HU over the follow-up's body where the prior has voxels; -1 where they hardly overlap.
+
+    HU are comparable between two CTs, so correlation says more than an information measure, and it has a scale: 1 is a
+    perfect match.
+    """
+    import SimpleITK as sitk
+
+    inside = sitk.GetArrayFromImage(fixed_mask) > 0
+    outside = -3000.0
+    warped = sitk.GetArrayFromImage(sitk.Resample(moving, fixed, transform, sitk.sitkLinear, outside))
+    both = inside & (warped > outside + 1)
+    if both.sum() < MIN_OVERLAP * inside.sum():
+        return -1.0
+    a, b = sitk.GetArrayFromImage(fixed)[both], warped[both]
+    a, b = a - a.mean(), b - b.mean()
+    return float((a * b).sum() / max(np.sqrt((a * a).sum() * (b * b).sum()), 1e-6))
+
+
+def _starts(fixed: sitk.Image, fixed_body: sitk.Image, moving_body: sitk.Image) -> list[tuple[str, sitk.Euler3DTransform]]:
+    """Starting transforms: the scanners' coordinates, the bodies' centres, and shifts along the slices.
+
+    The body's centre says little along the slice axis when two scans cover different lengths, hence the shifts.
+    """
+    import SimpleITK as sitk
+
+    def centre(mask: sitk.Image) -> NDArray[np.float64]:
+        statistics = sitk.LabelShapeStatisticsImageFilter()
+        statistics.Execute(mask)
+        return np.asarray(statistics.GetCentroid(1))
+
+    def make(translation: NDArray[np.float64]) -> sitk.Euler3DTransform:
+        transform = sitk.Euler3DTransform()
+        transform.SetCenter(fixed_centre.tolist())
+        transform.SetTranslation(translation.tolist())
+        return transform
+
+    fixed_centre, moving_centre = centre(fixed_body), centre(moving_body)
+    offset = moving_centre - fixed_centre
+    slice_direction = np.asarray(fixed.GetDirection()).reshape(3, 3)[:, 2]
+    starts = [("scanner coordinates", make(np.zeros(3)))]
+    starts += [(f"body centres {z:+d} mm", make(offset + z * slice_direction)) for z in (0, -40, 40, -80, 80)]
+    in_plane = offset - slice_direction * (slice_direction @ offset)
+    starts.append(("body centres in plane", make(in_plane)))
+    return starts
+
+
+def _method(iterations: int, step_mm: float, share: float) -> sitk.ImageRegistrationMethod:
+    import SimpleITK as sitk
+
+    method = sitk.ImageRegistrationMethod()
+    method.SetMetricAsMattesMutualInformation(numberOfHistogramBins=32)
+    method.SetMetricSamplingStrategy(method.RANDOM)
+    method.SetMetricSamplingPercentage(share, seed=_RANDOM_SEED)
+    method.SetInterpolator(sitk.sitkLinear)
+    method.SetOptimizerAsRegularStepGradientDescent(
+        learningRate=step_mm, minStep=0.01, numberOfIterations=iterations, relaxationFactor=0.6, gradientMagnitudeTolerance=1e-6
+    )
+    method.SetOptimizerScalesFromPhysicalShift()
+    return method
+
+
+def _optimise_rigid(
+    fixed: sitk.Image,
+    moving: sitk.Image,
+    fixed_mask: sitk.Image,
+    start: sitk.Transform,
+    iterations: int,
+    step_mm: float,
+    samples: int = 20000,
+) -> sitk.Euler3DTransform:
+    """Maximise mutual information from one start; a start that leaves the images without overlap is returned as it was."""
+    import SimpleITK as sitk
+
+    transform = sitk.Euler3DTransform(start)
+    share = min(1.0, samples / max(1, fixed.GetNumberOfPixels()))
+    method = _method(iterations, step_mm, share)
+    method.SetMetricFixedMask(fixed_mask)
+    method.SetInitialTransform(transform, inPlace=True)
+    try:
+        method.Execute(fixed, moving)
+    except RuntimeError:  # ITK: all samples map outside the moving image
+        return sitk.Euler3DTransform(start)
+    return transform
+
+
+def _refine(fixed: Pyramid, moving: Pyramid, start: sitk.Transform) -> sitk.Euler3DTransform:
+    import SimpleITK as sitk
+
+    result = sitk.Euler3DTransform(start)
+    for spacing, step_mm in ((MEDIUM_MM, 2.0), (FINE_MM, 0.8)):
+        thin_fixed, thin_moving = fixed.at(spacing), moving.at(spacing)
+        mask = sitk.BinaryDilate(body_mask(thin_fixed), [2, 2, 0])
+        result = _optimise_rigid(thin_fixed, thin_moving, mask, result, iterations=60, step_mm=step_mm, samples=60000)
+    return result
+
+
+def _local_region(prior: Volume, fixed: sitk.Image, lesion: BoolArray, rigid: sitk.Transform) -> sitk.Image:
+    """Mask on the follow-up: the box around the rigidly carried lesion, :data:`LOCAL_MARGIN_MM` wider on every side."""
+    import SimpleITK as sitk
+
+    carried = sitk.GetArrayFromImage(
+        sitk.Resample(array_to_image(lesion, prior.grid), fixed, rigid, sitk.sitkLinear, 0.0, sitk.sitkFloat32)
+    )
+    found = np.argwhere(carried > 0)
+    region = np.zeros(carried.shape, dtype=np.uint8)
+    if len(found) == 0:
+        region[:] = 1
+    else:
+        margin = np.ceil(LOCAL_MARGIN_MM / np.asarray(fixed.GetSpacing())[::-1]).astype(int)
+        low = np.maximum(found.min(0) - margin, 0)
+        high = found.max(0) + margin + 1
+        region[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = 1
+    result = sitk.GetImageFromArray(region)
+    result.CopyInformation(fixed)
+    return result
+
+
+def _crop(image: sitk.Image, region: sitk.Image) -> sitk.Image:
+    import SimpleITK as sitk
+
+    statistics = sitk.LabelShapeStatisticsImageFilter()
+    statistics.Execute(region)
+    box = statistics.GetBoundingBox(1)
+    return sitk.RegionOfInterest(image, box[3:], box[:3])
+
+
+def _refine_locally(fixed: Pyramid, moving: Pyramid, region: sitk.Image, start: sitk.Euler3DTransform) -> sitk.Euler3DTransform:
+    """Rigid again, looking only near the lesion: a limb or a shoulder moves apart from the rest of the body."""
+    import SimpleITK as sitk
+
+    near, thin_moving = _crop(fixed.at(FINE_MM), region), moving.at(FINE_MM)
+    mask = sitk.BinaryDilate(body_mask(near), [2, 2, 0])
+    found = _optimise_rigid(near, thin_moving, mask, start, iterations=60, step_mm=0.8, samples=60000)
+    better = similarity(near, thin_moving, mask, found) > similarity(near, thin_moving, mask, start)
+    return found if better else sitk.Euler3DTransform(start)
+
+
+def _deform_locally(
+    fixed: Pyramid, moving: Pyramid, region: sitk.Image, rigid: sitk.Euler3DTransform
+) -> sitk.CompositeTransform:
+    """A smooth displacement after the rigid transform, inside the box around the lesion; identity outside it.
+
+    Symmetric-forces demons, coarse to fine. HU are comparable between two CTs, which is what demons ask for.
+    """
+    import SimpleITK as sitk
+
+    near = Pyramid(_crop(fixed.at(FINE_MM), region))
+    field = None
+    for spacing, iterations in DEMONS_LEVELS:
+        thin_fixed = near.at(spacing)
+        warped = sitk.Resample(moving.at(spacing), thin_fixed, rigid, sitk.sitkLinear, -1024.0)
+        demons = sitk.FastSymmetricForcesDemonsRegistrationFilter()
+        demons.SetNumberOfIterations(iterations)
+        demons.SetSmoothDisplacementField(True)
+        demons.SetStandardDeviations([FIELD_SMOOTHING_MM / s for s in thin_fixed.GetSpacing()])
+        if field is None:
+            field = demons.Execute(_compressed(thin_fixed), _compressed(warped))
+        else:
+            start = sitk.Resample(field, thin_fixed, sitk.Transform(), sitk.sitkLinear, 0.0, sitk.sitkVectorFloat64)
+            field = demons.Execute(_compressed(thin_fixed), _compressed(warped), start)
+    displacement = sitk.DisplacementFieldTransform(sitk.Cast(field, sitk.sitkVectorFloat64))
+    # A composite applies the last one first: the field moves follow-up points, the rigid part carries them to the prior.
+    return sitk.CompositeTransform([rigid, displacement])
+
+
+def _compressed(image: sitk.Image) -> sitk.Image:
+    import SimpleITK as sitk
+
+    smooth = sitk.SmoothingRecursiveGaussian(image, 1.0)
+    return sitk.Clamp(smooth, sitk.sitkFloat32, -400.0, 400.0)
+
+
+def read_transform(path: Path) -> Registration:
+    """A transform from a file that SimpleITK reads (``.tfm``, ``.h5``, ``.txt``, ``.mat``), follow-up to prior, in LPS.
+
+    :raises InputError: the file is missing, unreadable, or not a 3-D transform.
+    """
+    import SimpleITK as sitk
+
+    if not path.is_file():
+        raise InputError(f"{path}: no such transform file")
+    try:
+        transform = sitk.ReadTransform(str(path))
+    except RuntimeError as error:
+        raise InputError(f"{path}: not a transform that SimpleITK can read") from error
+    if transform.GetDimension() != 3:
+        raise InputError(f"{path}: a {transform.GetDimension()}-D transform; 3-D is needed")
+    return Registration(transform, transform, "file")
+
+
+def in_working_frame(registration: Registration, rotation: NDArray[np.float64], origin: NDArray[np.float64]) -> Registration:
+    """A transform between LPS points as a transform between points of a working frame, ``lps = rotation @ work + origin``."""
+    import SimpleITK as sitk
+
+    to_lps = sitk.AffineTransform(rotation.ravel().tolist(), origin.tolist())
+    moved = sitk.CompositeTransform([to_lps.GetInverse(), registration.transform, to_lps])
+    return Registration(moved, moved, registration.kind, registration.starts)
+
+
+def carry_distance(mask: BoolArray, grid: Grid, onto: Grid, transform: sitk.Transform) -> NDArray[np.float32]:
+    """A prior mask on the follow-up's grid as signed distance in mm: inside is at least 0, far outside is -1000.
+
+    Interpolating the distance instead of the mask keeps the border smooth between voxels of different spacing, where
+    nearest-neighbour copies would leave stairs.
+    """
+    import SimpleITK as sitk
+
+    box = _bounding_box(mask, pad=8)
+    corner = grid.to_physical(np.array([[b.start for b in box[::-1]]]))[0]
+    inner = mask[box]
+    small = Grid(inner.shape, grid.spacing, (corner[0], corner[1], corner[2]), grid.direction)  # type: ignore[arg-type]
+    distance = array_to_image(signed_distance(inner, grid.spacing_zyx), small)
+    target = array_to_image(np.zeros(onto.shape, np.uint8), onto)
+    carried: NDArray[np.float32] = sitk.GetArrayFromImage(sitk.Resample(distance, target, transform, sitk.sitkLinear, -1000.0))
+    return carried
+
+
+def _bounding_box(mask: BoolArray, pad: int) -> tuple[slice, ...]:
+    box = []
+    for axis in range(3):
+        found = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
+        box.append(slice(max(0, int(found[0]) - pad), int(found[-1]) + 1 + pad))
+    return tuple(box)
+
+
+def signed_distance(mask: BoolArray, spacing_zyx: tuple[float, ...]) -> NDArray[np.float32]:
+    """Distance in mm to the mask's border, positive inside; zero lies half way between an inside and an outside voxel."""
+    from scipy import ndimage
+
+    inside = ndimage.distance_transform_edt(mask, spacing_zyx)
+    outside = ndimage.distance_transform_edt(~mask, spacing_zyx)
+    return (inside - outside).astype(np.float32)

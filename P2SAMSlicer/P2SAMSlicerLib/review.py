@@ -1,0 +1,85 @@
+"""Review priority: which slices and segments to look at first. It sorts; it never says that a contour is right.
+
+The signals are independent of the figure that chose the candidate: how much the model's other answers disagree, the model's
+own predicted IoU, agreement with neighbouring slices, how far the contour left the registered one, and how sharp the CT is
+along the border.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from P2SAMSlicerLib.candidates import REGISTERED, Proposal
+from P2SAMSlicerLib.volume import BoolArray
+
+#: HU step across the border (2 mm inside against 2 mm outside) that counts as sharp; muscle against fat is about 150.
+SHARP_HU = 100.0
+#: Share of a segment's slices that sets its priority: the doubtful ones, not the average.
+WORST_SHARE = 0.2
+
+
+def slice_signals(
+    chosen: BoolArray,
+    chosen_iou: float,
+    proposals: Sequence[Proposal],
+    neighbours: Sequence[BoolArray],
+    registered: BoolArray,
+    hu: NDArray[np.float32],
+    pixel_mm: float,
+) -> dict[str, float]:
+    """The independent signals of one slice, each 0 (quiet) to 1 (look here).
+
+    :param chosen: the chosen mask on the region of interest.
+    :param chosen_iou: the model's predicted IoU of it; NaN if no model made it.
+    :param proposals: all candidates of the slice.
+    :param neighbours: chosen masks of the slices before and after.
+    :param registered: the carried contour on the region.
+    :param hu: the slice's HU on the region.
+    :param pixel_mm: pixel size of the region.
+    """
+    others = [p.mask for p in proposals if p.origin != REGISTERED and p.mask.any()]
+    disagreement = float(np.mean([_difference(chosen, other) for other in others])) if others else 1.0
+    along = [_difference(chosen, other) for other in neighbours]
+    signals = {
+        "model answers disagree": min(1.0, 2.0 * disagreement),
+        "low predicted IoU": 1.0 - chosen_iou if np.isfinite(chosen_iou) else 0.5,
+        "differs from neighbouring slices": max(along) if along else 0.0,
+        "differs from the registered contour": _difference(chosen, registered),
+        "blurred border": 1.0 - min(1.0, _border_step(chosen, hu, pixel_mm) / SHARP_HU),
+    }
+    return {name: float(np.clip(value, 0.0, 1.0)) for name, value in signals.items()}
+
+
+def priority(signals: Mapping[str, float]) -> float:
+    """One figure 0..1 for a slice: the mean of its signals."""
+    return float(np.mean(list(signals.values()))) if signals else 0.0
+
+
+def segment_priority(slices: Sequence[float], flagged: bool) -> float:
+    """One figure 0..1 for a segment: the mean of its most doubtful slices; a flagged segment never ranks below the middle."""
+    if not slices:
+        return 1.0
+    worst = sorted(slices, reverse=True)[: max(1, round(WORST_SHARE * len(slices)))]
+    value = float(np.mean(worst))
+    return max(value, 0.5) if flagged else value
+
+
+def _difference(first: BoolArray, second: BoolArray) -> float:
+    """1 - Dice of two masks of one slice; 0 if both are empty."""
+    total = np.count_nonzero(first) + np.count_nonzero(second)
+    return 1.0 - 2.0 * np.count_nonzero(first & second) / total if total else 0.0
+
+
+def _border_step(mask: BoolArray, hu: NDArray[np.float32], pixel_mm: float) -> float:
+    """Absolute difference of the mean HU just inside and just outside the border."""
+    from scipy import ndimage
+
+    if not mask.any() or mask.all():
+        return 0.0
+    inside = ndimage.distance_transform_edt(mask) * pixel_mm
+    outside = ndimage.distance_transform_edt(~mask) * pixel_mm
+    inner, outer = (inside > 0) & (inside <= 3.0), (outside > 0) & (outside <= 3.0)
+    return abs(float(hu[inner].mean()) - float(hu[outer].mean()))

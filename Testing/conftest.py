@@ -1,0 +1,104 @@
+"""What all tests share: data, one loaded model, and rules that make every run the same and keep it off the network."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import settings
+
+if TYPE_CHECKING:
+    from P2SAMSlicerLib.models.protocol import PromptableModel
+
+ROOT = Path(__file__).resolve().parents[1]
+
+settings.register_profile("p2sam", derandomize=True, deadline=None, database=None)
+settings.load_profile("p2sam")
+
+# Read when torch, the BLAS or matplotlib is first imported; child processes of tests inherit them.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+class NetworkUseError(RuntimeError):
+    """A test reached for the network. Not an OSError, so that no code under test takes it for a failed connection."""
+
+
+def is_address(host: str) -> bool:
+    """Whether a host is given by number, so that it needs no look-up."""
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine."""
+    return host == "localhost" or (is_address(host) and ipaddress.ip_address(host.partition("%")[0]).is_loopback)
+
+
+def guarded(connect: Callable[..., Any]) -> Callable[..., Any]:
+    """``connect`` or ``connect_ex`` that lets only loopback and non-internet sockets through."""
+
+    def checked(self: socket.socket, address: Any, /) -> Any:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and not is_loopback(address[0]):
+            raise NetworkUseError(f"tests must not use the network: connection to {address[0]}")
+        return connect(self, address)
+
+    return checked
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse connections and look-ups of names beyond this machine."""
+    look_up = socket.getaddrinfo
+
+    def local_look_up(host: Any, *args: Any, **kwargs: Any) -> Any:
+        name = host.decode() if isinstance(host, bytes) else host
+        if name and name != "localhost" and not is_address(name):
+            raise NetworkUseError(f"tests must not use the network: look-up of {name}")
+        return look_up(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", local_look_up)
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, guarded(getattr(socket.socket, name)))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real CTs that lies beside the checkout or is named by ``P2SAM_SHARED_DATA``."""
+    named = os.environ.get("P2SAM_SHARED_DATA")
+    folder = Path(named) if named else ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("no shared data: neither P2SAM_SHARED_DATA nor ../shared/data beside the checkout is a folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def visit_case(shared_data: Path) -> Callable[[str], Path]:
+    """Function from a case's name to its folder with ``prior_ct``, ``prior_seg``, ``followup_ct`` and ``followup_seg``."""
+
+    def folder_of(name: str) -> Path:
+        folder = shared_data / "visits" / name
+        if not folder.is_dir():
+            pytest.skip(f"the shared data has no visits/{name}")
+        return folder
+
+    return folder_of
+
+
+@pytest.fixture(scope="session")
+def lite_medsam() -> PromptableModel:
+    """LiteMedSAM with its real weights on the CPU, loaded once."""
+    import torch
+    from P2SAMSlicerLib.models import load_model
+
+    torch.set_num_threads(2)
+    return load_model("lite_medsam", device="cpu")
