@@ -102,3 +102,16 @@ def lite_medsam() -> PromptableModel:
 
     torch.set_num_threads(2)
     return load_model("lite_medsam", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def demo_ct() -> tuple[Path, Path]:
+    """A real lung CT and its tumour's label map, which every machine with a network once can have; see demo_data."""
+    from P2SAMSlicerLib.demo_data import lung_ct
+    from P2SAMSlicerLib.errors import P2SAMError
+
+    try:
+        # Before any test's own fixtures, so the network is still open here.
+        return lung_ct()
+    except P2SAMError as error:
+        pytest.skip(str(error))

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 BOX_SCALES = (0.7, 0.85, 1.0, 1.1, 1.25)
 #: Share of a box side that the mask must fill for that side to move out, how far it moves, and how often.
 TOUCHING_SHARE = 0.15
-WIDEN_SHARE = 0.15
-WIDEN_ROUNDS = 2
+WIDEN_SHARE = 0.2
+WIDEN_ROUNDS = 1
 #: Negative points keep this far from the carried contour, so that a lesion that grew is not forbidden.
 NEGATIVE_CLEARANCE_MM = 8.0
 
@@ -75,8 +75,8 @@ def bounding_box(mask: BoolArray, scale: float = 1.0) -> NDArray[np.float32]:
     low = np.array([columns.min(), rows.min()], dtype=np.float32)
     high = np.array([columns.max(), rows.max()], dtype=np.float32)
     centre, half = (low + high) / 2, (high - low) / 2 + 0.5
-    box = np.concatenate([centre - half * scale, centre + half * scale])
-    return np.clip(box, 0, mask.shape[0] - 1).astype(np.float32)
+    box = np.concatenate([centre - half * scale, centre + half * scale]).astype(np.float32)
+    return np.asarray(np.clip(box, 0, mask.shape[0] - 1), dtype=np.float32)
 
 
 def propose(
@@ -109,7 +109,6 @@ def propose(
 
 
 def _registered(view: SliceView) -> Proposal:
-    # Half a pixel of distance is one logit or so; only the sign matters for the mask.
     return Proposal(REGISTERED, PromptSet(), view.distance_mm, float("nan"))
 
 
@@ -204,4 +203,4 @@ def _wider_box(proposal: Proposal) -> NDArray[np.float32] | None:
         return None
     reach = WIDEN_SHARE * np.array([columns, rows, columns, rows], dtype=np.float32)
     wider = box + moves * reach * np.array([-1, -1, 1, 1], dtype=np.float32)
-    return np.clip(wider, 0, pixels - 1).astype(np.float32)
+    return np.asarray(np.clip(wider, 0, pixels - 1), dtype=np.float32)

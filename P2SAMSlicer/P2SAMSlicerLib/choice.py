@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from P2SAMSlicerLib.candidates import ABSENT, Proposal
-from P2SAMSlicerLib.prior_features import pool_to_cells
+from P2SAMSlicerLib.evidence import pool_to_cells
 from P2SAMSlicerLib.retrieval import EMPTY_DISTANCE, wasserstein
 from P2SAMSlicerLib.volume import BoolArray
 
 #: Cost of changing the kind of candidate from one slice to the next, in units of the score.
 SWITCH_COST = 0.5
 #: Weight of the distribution distance, relative to the lesion's own spread.
-DISTANCE_WEIGHT = 0.1
+DISTANCE_WEIGHT = 0.05
 #: Cells drawn for one distance; exact optimal transport on these takes some ten milliseconds.
 DISTANCE_CELLS = 200
 
@@ -60,7 +60,7 @@ def score(
     """Figures of one slice's proposals.
 
     :param features: the slice's encoder features ``(h, w, C)``.
-    :param evidence: ``(H, W)``, see :func:`P2SAMSlicerLib.evidence.evidence_map`.
+    :param evidence: ``(H, W)``, see :func:`P2SAMSlicerLib.evidence.LesionEvidence`.
     :param foreground: pooled prior lesion features ``(n, C)``.
     :param spread: see :func:`own_spread`.
     :param area: pixels of a typical slice of the carried contour; makes scores of all slices comparable.

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from P2SAMSlicerLib import choice, contour, review
 from P2SAMSlicerLib.candidates import REGISTERED, Proposal, SliceView, propose
-from P2SAMSlicerLib.evidence import LesionClassifier, evidence_map
+from P2SAMSlicerLib.evidence import LesionEvidence, cells_of_slice
 from P2SAMSlicerLib.intensity import Window, to_rgb
 from P2SAMSlicerLib.models.protocol import PromptableModel
 from P2SAMSlicerLib.options import PropagationOptions
-from P2SAMSlicerLib.prior_features import prior_features
+from P2SAMSlicerLib.prior_features import channels_last, prior_features
 from P2SAMSlicerLib.region import Region, region_around
 from P2SAMSlicerLib.result import Candidate
 from P2SAMSlicerLib.volume import BoolArray, Volume
@@ -98,12 +98,12 @@ def segment_lesion(
         model,
         views.slices,
         learned.reference,
-        options.max_parts,
-        options.negatives,
+        options.parts,
+        options.negative_counts,
         options.plausible_mm,
         lambda done, total: step("decode", done, total),
     )
-    classifier = LesionClassifier.fit(learned.reference)
+    evidence = LesionEvidence.learn(learned.lesion, learned.surroundings)
     foreground = learned.reference.foreground
     spread = choice.own_spread(foreground, options.seed)
     areas = [int((view.distance_mm >= 0).sum()) for view in views.slices]
@@ -111,13 +111,13 @@ def segment_lesion(
     scored = []
     for row, (view, offered) in enumerate(zip(views.slices, proposals, strict=True)):
         offered[:] = [_limited(p, view, options.plausible_mm) for p in offered]
-        evidence = evidence_map(classifier, view.features, view.distance_mm)
-        cells = view.features.float().permute(1, 2, 0).cpu().numpy()
-        scored.append(choice.score(offered, cells, evidence, foreground, spread, area, options.seed))
+        features = channels_last(view.features)
+        gain = evidence.map(cells_of_slice(features, to_rgb(views.hu[row], window)[..., 0]), view.distance_mm)
+        scored.append(choice.score(offered, features, gain, foreground, spread, area, options.seed))
         step("choose", row + 1, len(proposals))
     chosen = choice.choose_sequence(scored)
     masks = [_chosen_mask(s, c) for s, c in zip(scored, chosen, strict=True)]
-    mask = contour.assemble(masks, views.indices, region, followup.grid)
+    mask = contour.assemble(masks, [view.distance_mm for view in views.slices], views.indices, region, followup.grid)
     return LesionContour(mask, _slices(views, scored, chosen, masks))
 
 

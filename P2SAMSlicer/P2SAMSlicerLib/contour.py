@@ -16,7 +16,11 @@ from P2SAMSlicerLib.volume import BoolArray
 #: take out single-slice jumps, too little to move an end.
 SLICE_BLEND_MM = 1.5
 #: Distances beyond this many mm from a mask's border do not take part in the blending.
-BLEND_REACH_MM = 6.0
+BLEND_REACH_MM = 8.0
+#: Weight of the registered contour against the chosen one where the border is drawn (0 would follow the model alone). Between
+#: the two lies, on average, a better border than either: the model is sharp where there is contrast, the registration
+#: where there is none. The weight is no limit to growth or shrinkage: distances are clipped at BLEND_REACH_MM.
+REGISTERED_WEIGHT = 0.35
 #: A separate piece is dropped if it is less than this share of the contour, or does not touch the carried contour.
 SMALLEST_PIECE = 0.05
 #: A cavity of the prior counts (and stays open) from this volume on.
@@ -35,22 +39,27 @@ class CleanedContour:
     removals: tuple[str, ...]
 
 
-def assemble(masks: Sequence[BoolArray], indices: Sequence[int], region: Region, grid: Grid) -> BoolArray:
+def assemble(
+    masks: Sequence[BoolArray], registered_mm: Sequence[NDArray[np.float32]], indices: Sequence[int], region: Region, grid: Grid
+) -> BoolArray:
     """Masks on the region of interest as one mask on the slices' grid ``(z, y, x)``.
 
-    :param masks: one ``(pixels, pixels)`` a slice, empty where the lesion is absent.
+    :param masks: the chosen one of every slice ``(pixels, pixels)``, empty where the lesion is absent.
+    :param registered_mm: signed distance to the registered contour, positive inside, of every slice.
     :param indices: their slice indices, ascending without gaps.
     """
     from scipy import ndimage
 
     distance = np.stack([_signed_mm(mask, region.pixel_mm) for mask in masks])
-    smooth = ndimage.gaussian_filter1d(distance, SLICE_BLEND_MM / grid.spacing[2], axis=0, mode="nearest")
     for row, mask in enumerate(masks):
-        if not mask.any():  # an absent slice stays absent: blending must not bring the lesion back
-            smooth[row] = np.minimum(smooth[row], -1e-3)
+        if mask.any():
+            plane = _signed_mm(registered_mm[row] >= 0, region.pixel_mm)
+            distance[row] = (distance[row] + REGISTERED_WEIGHT * plane) / (1 + REGISTERED_WEIGHT)
+    smooth = ndimage.gaussian_filter1d(distance, SLICE_BLEND_MM / grid.spacing[2], axis=0, mode="nearest")
     result = np.zeros(grid.shape, dtype=bool)
     for row, z in enumerate(indices):
-        result[z] = region.place(smooth[row], grid, outside=-BLEND_REACH_MM) > 0
+        if masks[row].any():  # an absent slice stays absent: blending must not bring the lesion back
+            result[z] = region.place(smooth[row], grid, outside=-BLEND_REACH_MM) > 0
     return result
 
 

@@ -18,7 +18,7 @@ from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.metrics import SegmentMetrics, evaluate
 from P2SAMSlicerLib.models import check_model
 from P2SAMSlicerLib.models.catalogue import default_model
-from P2SAMSlicerLib.orientation import acquisition_slice_axis, canonical_orientation
+from P2SAMSlicerLib.orientation import acquisition_slice_axis, canonical_orientation, to_working_frame
 from P2SAMSlicerLib.overlay import comparison_panels, write_overlay
 from P2SAMSlicerLib.progress import Progress, ProgressEvent, silent
 from P2SAMSlicerLib.result import SegmentResult, VisitResult
@@ -177,11 +177,13 @@ def _measure(prior: Volume, mask: BoolArray, visit: SimulatedVisit, result: Visi
 
 def rigid_copy(prior: Volume, mask: BoolArray, followup: Volume) -> BoolArray:
     """The prior contour where a rigid registration alone puts it, on the follow-up's grid."""
-    from P2SAMSlicerLib.registration import carry_mask, register
+    from P2SAMSlicerLib.registration import carry_distance, register
 
-    found = register(prior, followup, mask, "rigid")
-    copy: BoolArray = carry_mask(mask, prior.grid, followup.grid, found.transform) >= 0.5
-    return copy
+    now, orientation, frame = to_working_frame(followup)
+    before, prior_orientation, _ = to_working_frame(prior, frame)
+    lesion = prior_orientation.to_canonical(mask)
+    found = register(before, now, lesion, "rigid")
+    return orientation.to_stored(carry_distance(lesion, before.grid, now.grid, found.transform) >= 0)
 
 
 def _draw(path: Path, prior: Volume, mask: BoolArray, visit: SimulatedVisit, segment: SegmentResult) -> None:

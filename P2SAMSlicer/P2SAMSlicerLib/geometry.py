@@ -58,12 +58,14 @@ class Grid:
     def to_physical(self, index_xyz: NDArray[np.floating]) -> NDArray[np.float64]:
         """LPS millimetres ``(n, 3)`` of continuous voxel indices ``(n, 3)`` given as ``(x, y, z)``."""
         matrix = self.index_to_physical
-        return np.asarray(index_xyz, dtype=np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
+        points: NDArray[np.float64] = np.asarray(index_xyz, dtype=np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
+        return points
 
     def to_index(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
         """Continuous voxel indices ``(x, y, z)`` of LPS points, both ``(n, 3)``."""
         matrix = np.linalg.inv(self.index_to_physical)
-        return np.asarray(points, dtype=np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
+        index: NDArray[np.float64] = np.asarray(points, dtype=np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
+        return index
 
     def corners(self) -> NDArray[np.float64]:
         """The eight LPS corner points of the grid's outer voxel edges, ``(8, 3)``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +11,11 @@ from P2SAMSlicerLib.errors import InputError
 Mode = Literal["clinical", "paper"]
 RegistrationChoice = Literal["deformable", "rigid", "none", "file"]
 ModalityChoice = Literal["ct", "cbct"]
+
+#: Parts and negative points by mode. Paper mode: the authors' range on CT with a SAM that was not adapted (appendix C, table
+#: 10). Clinical mode: the box tells more than points do, and every candidate costs a decode.
+USUAL_PARTS: dict[str, int] = {"clinical": 2, "paper": 2}
+USUAL_NEGATIVES: dict[str, tuple[int, ...]] = {"clinical": (1,), "paper": (45,)}
 
 
 @dataclass(frozen=True)
@@ -23,8 +28,8 @@ class PropagationOptions:
         scanners' coordinates) or ``file``.
     :param transform_file: follow-up to prior transform in LPS, for ``file``.
     :param modality: ``ct``, or ``cbct`` (percentile window; the visit is always flagged).
-    :param max_parts: largest number of parts N in the 1..N search (section 3.2).
-    :param negatives: numbers of negative points to try, each 0 or more.
+    :param max_parts: largest number of parts N in the 1..N search (section 3.2); None for :data:`USUAL_PARTS`.
+    :param negatives: numbers of negative points to try, each 0 or more; None for :data:`USUAL_NEGATIVES`.
     :param margin_mm: tissue that the region of interest shows around the propagated contour.
     :param plausible_mm: points farther than this from the propagated contour are rejected, and no contour may leave it.
     :param seed: of every random choice.
@@ -36,23 +41,33 @@ class PropagationOptions:
     registration: RegistrationChoice = "deformable"
     transform_file: Path | None = None
     modality: ModalityChoice = "ct"
-    max_parts: int = 3
-    negatives: tuple[int, ...] = field(default=(1,))
+    max_parts: int | None = None
+    negatives: tuple[int, ...] | None = None
     margin_mm: float = 25.0
     plausible_mm: float = 15.0
     seed: int = 0
     allow_other_patient: bool = False
     allow_older_followup: bool = False
 
+    @property
+    def parts(self) -> int:
+        """Largest number of parts that is tried."""
+        return USUAL_PARTS[self.mode] if self.max_parts is None else self.max_parts
+
+    @property
+    def negative_counts(self) -> tuple[int, ...]:
+        """Numbers of negative points that are tried."""
+        return USUAL_NEGATIVES[self.mode] if self.negatives is None else self.negatives
+
     def check(self) -> None:
         """Refuse options that contradict themselves.
 
         :raises InputError: names the option and the fault.
         """
-        if self.max_parts < 1:
-            raise InputError(f"parts: {self.max_parts} is less than 1")
-        if not self.negatives or min(self.negatives) < 0:
-            raise InputError(f"negatives: {self.negatives} must be numbers of at least 0")
+        if self.parts < 1:
+            raise InputError(f"parts: {self.parts} is less than 1")
+        if not self.negative_counts or min(self.negative_counts) < 0:
+            raise InputError(f"negatives: {self.negative_counts} must be numbers of at least 0")
         if self.margin_mm <= 0 or self.plausible_mm <= 0:
             raise InputError("margin and plausible distance must be positive millimetres")
         if self.seed < 0:

@@ -65,11 +65,11 @@ class Orientation:
     def to_canonical(self, array: NDArray[_Scalar]) -> NDArray[_Scalar]:
         """The stored array in canonical axis order (contiguous copy)."""
         result = np.transpose(array, self.permutation)
-        return np.ascontiguousarray(np.flip(result, [a for a in range(3) if self.flips[a]]))
+        return np.ascontiguousarray(np.flip(result, tuple(a for a in range(3) if self.flips[a])))
 
     def to_stored(self, array: NDArray[_Scalar]) -> NDArray[_Scalar]:
         """A canonical array back in the stored axis order (contiguous copy)."""
-        result = np.flip(array, [a for a in range(3) if self.flips[a]])
+        result = np.flip(array, tuple(a for a in range(3) if self.flips[a]))
         return np.ascontiguousarray(np.transpose(result, np.argsort(self.permutation)))
 
     def stored_slice_index(self, canonical_index: int) -> int:
@@ -141,7 +141,8 @@ class WorkingFrame:
 
     def vectors_to_lps(self, vectors: NDArray[np.floating]) -> NDArray[np.float64]:
         """Displacements ``(n, 3)`` in mm of the working frame as LPS displacements."""
-        return np.asarray(vectors, dtype=np.float64) @ self.rotation.T
+        lps: NDArray[np.float64] = np.asarray(vectors, dtype=np.float64) @ self.rotation.T
+        return lps
 
     def points_to_lps(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
         """Points ``(n, 3)`` of the working frame as LPS points."""
@@ -149,7 +150,8 @@ class WorkingFrame:
 
     def points_from_lps(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
         """LPS points ``(n, 3)`` as points of the working frame."""
-        return (np.asarray(points, dtype=np.float64) - self.origin) @ self.rotation
+        work: NDArray[np.float64] = (np.asarray(points, dtype=np.float64) - self.origin) @ self.rotation
+        return work
 
 
 def to_working_frame(volume: Volume, frame: WorkingFrame | None = None) -> tuple[Volume, Orientation, WorkingFrame]:

@@ -23,8 +23,8 @@ def paper_options(options: PropagationOptions) -> PaperOptions:
     """The search range: positives 1..N, negatives from the smallest to the largest number asked for."""
     return replace(
         PRESETS["ct_unadapted"],
-        positive=(1, options.max_parts),
-        negative=(min(options.negatives), max(options.negatives)),
+        positive=(1, options.parts),
+        negative=(min(options.negative_counts), max(options.negative_counts)),
         seed=options.seed,
     )
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from P2SAMSlicerLib.evidence import Cells, cells_of_slice, pool_to_cells
 from P2SAMSlicerLib.intensity import Window, to_rgb
 from P2SAMSlicerLib.models.protocol import PromptableModel
 from P2SAMSlicerLib.prompts import Reference
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 #: Prior slices that are encoded, evenly spread over the lesion; more cost time and say little that is new.
-MAX_SLICES = 12
+MAX_SLICES = 10
 #: Background is what lies this near to the lesion; farther tissue can be ruled out by place alone.
 BACKGROUND_MM = 20.0
 #: Cells that are lesion (or background) by less than this share straddle the border and teach neither.
@@ -34,21 +35,16 @@ MAX_CELLS = 2000
 
 @dataclass(frozen=True)
 class PriorFeatures:
-    """Features of the prior lesion and of its surroundings.
+    """Cells of the prior lesion and of its surroundings.
 
-    :param reference: pooled lesion and background cells; makes the parts.
-    :param slices: how many prior slices were encoded.
+    :param lesion: pooled cells of the lesion.
+    :param surroundings: pooled cells near it; may be empty.
+    :param reference: the same cells' encoder features; makes the parts.
     """
 
+    lesion: Cells
+    surroundings: Cells
     reference: Reference
-    slices: int
-
-
-def pool_to_cells(image: NDArray[np.generic], cells: int) -> NDArray[np.float32]:
-    """Mean over each feature cell: ``(H, W)`` -> ``(cells, cells)``, ``H`` and ``W`` being multiples of ``cells``."""
-    step = image.shape[-1] // cells
-    result: NDArray[np.float32] = image.reshape(cells, step, cells, step).astype(np.float32).mean(axis=(1, 3))
-    return result
 
 
 def prior_features(
@@ -69,27 +65,28 @@ def prior_features(
     features = model.encode(images)
     cells = model.card.feature_size
     in_plane = (1.0, grid.spacing[1], grid.spacing[0])
-    inside, outside = [], []
+    inside: list[Cells] = []
+    outside: list[Cells] = []
     for row, z in enumerate(indices):
         coverage = pool_to_cells(region.crop(lesion[z], grid, outside=0.0), cells)
         distance = pool_to_cells(region.crop(signed_distance(lesion[z][None], in_plane)[0], grid, outside=-1000.0), cells)
-        values = _rows(features[row])
-        inside.append(values[(coverage > PURE_SHARE).ravel()])
-        outside.append(values[((coverage < 1 - PURE_SHARE) & (distance > -BACKGROUND_MM)).ravel()])
-        if not len(inside[-1]):  # a lesion thinner than a cell still has its fullest one
-            inside[-1] = values[[int(coverage.argmax())]]
-    reference = Reference(_sample(np.concatenate(inside), seed), _sample(np.concatenate(outside), seed), seed)
-    return PriorFeatures(reference, len(indices))
+        values = cells_of_slice(channels_last(features[row]), images[row][..., 0])
+        outside.append(values.pick(((coverage < 1 - PURE_SHARE) & (distance > -BACKGROUND_MM)).ravel()))
+        pure = np.flatnonzero(coverage > PURE_SHARE)
+        # A lesion thinner than a cell still has its fullest one.
+        inside.append(values.pick(pure if len(pure) else np.array([coverage.argmax()])))
+    lesion_cells, surroundings = _sample(Cells.join(inside), seed), _sample(Cells.join(outside), seed)
+    return PriorFeatures(lesion_cells, surroundings, Reference(lesion_cells.features, surroundings.features, seed))
 
 
-def _rows(features: torch.Tensor) -> NDArray[np.float32]:
-    """``(C, h, w)`` -> ``(h*w, C)`` float32."""
-    values: NDArray[np.float32] = features.float().flatten(1).T.cpu().numpy()
+def channels_last(features: torch.Tensor) -> NDArray[np.float32]:
+    """Encoder features ``(C, h, w)`` -> ``(h, w, C)`` float32."""
+    values: NDArray[np.float32] = features.float().permute(1, 2, 0).contiguous().cpu().numpy()
     return values
 
 
-def _sample(cells: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
+def _sample(cells: Cells, seed: int) -> Cells:
     if len(cells) <= MAX_CELLS:
         return cells
     kept = np.random.default_rng(seed).choice(len(cells), MAX_CELLS, replace=False)
-    return cells[np.sort(kept)]
+    return cells.pick(np.sort(kept))

@@ -144,13 +144,10 @@ def _along_followup(prior: Volume, masks: tuple[BoolArray, ...], followup: Volum
     corners = prior.grid.corners()
     low, high = corners.min(axis=0), corners.max(axis=0)
     spacing = np.maximum(np.asarray(followup.grid.spacing), min(prior.grid.spacing))
-    size = np.maximum(1, np.ceil((high - low) / spacing)).astype(int)
-    grid = replace(
-        followup.grid,
-        shape=(int(size[2]), int(size[1]), int(size[0])),
-        spacing=tuple(float(v) for v in spacing),
-        origin=tuple(float(v) for v in low + spacing / 2),
-    )
+    nx, ny, nz = (max(1, int(np.ceil(length))) for length in (high - low) / spacing)
+    sx, sy, sz = (float(v) for v in spacing)
+    x, y, z = (float(v) for v in low + spacing / 2)
+    grid = replace(followup.grid, shape=(nz, ny, nx), spacing=(sx, sy, sz), origin=(x, y, z))
     target = array_to_image(np.zeros(grid.shape, np.uint8), grid)
     image = array_to_image(prior.array.astype(np.float32), prior.grid)
     array = sitk.GetArrayFromImage(sitk.Resample(image, target, sitk.Transform(), sitk.sitkLinear, -1024.0))

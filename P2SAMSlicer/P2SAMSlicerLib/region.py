@@ -43,8 +43,8 @@ class Region:
 
     def _pixel_centres(self, spacing: float, edge: float) -> NDArray[np.float64]:
         """Continuous voxel indices of the image's pixel centres along one axis."""
-        result: NDArray[np.float64] = (edge + (np.arange(self.pixels) + 0.5) * self.pixel_mm) / spacing
-        return result
+        centres = edge + (np.arange(self.pixels, dtype=np.float64) + 0.5) * self.pixel_mm
+        return centres / spacing
 
     def crop(self, plane: NDArray[np.generic], grid: Grid, outside: float = PADDING_HU) -> NDArray[np.float32]:
         """One slice ``(ny, nx)`` sampled on the window, ``(pixels, pixels)``, averaged where pixels are coarser than voxels."""

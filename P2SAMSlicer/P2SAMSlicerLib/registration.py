@@ -290,7 +290,8 @@ def _crop(image: sitk.Image, region: sitk.Image) -> sitk.Image:
     statistics = sitk.LabelShapeStatisticsImageFilter()
     statistics.Execute(region)
     box = statistics.GetBoundingBox(1)
-    return sitk.RegionOfInterest(image, box[3:], box[:3])
+    cropped: sitk.Image = sitk.RegionOfInterest(image, box[3:], box[:3])
+    return cropped
 
 
 def _refine_locally(fixed: Pyramid, moving: Pyramid, region: sitk.Image, start: sitk.Euler3DTransform) -> sitk.Euler3DTransform:
@@ -336,7 +337,8 @@ def _compressed(image: sitk.Image) -> sitk.Image:
     import SimpleITK as sitk
 
     smooth = sitk.SmoothingRecursiveGaussian(image, 1.0)
-    return sitk.Clamp(smooth, sitk.sitkFloat32, -400.0, 400.0)
+    clamped: sitk.Image = sitk.Clamp(smooth, sitk.sitkFloat32, -400.0, 400.0)
+    return clamped
 
 
 def read_transform(path: Path) -> Registration:
@@ -377,7 +379,7 @@ def carry_distance(mask: BoolArray, grid: Grid, onto: Grid, transform: sitk.Tran
     box = _bounding_box(mask, pad=8)
     corner = grid.to_physical(np.array([[b.start for b in box[::-1]]]))[0]
     inner = mask[box]
-    small = Grid(inner.shape, grid.spacing, (corner[0], corner[1], corner[2]), grid.direction)  # type: ignore[arg-type]
+    small = Grid(inner.shape, grid.spacing, (corner[0], corner[1], corner[2]), grid.direction)
     distance = array_to_image(signed_distance(inner, grid.spacing_zyx), small)
     target = array_to_image(np.zeros(onto.shape, np.uint8), onto)
     carried: NDArray[np.float32] = sitk.GetArrayFromImage(sitk.Resample(distance, target, transform, sitk.sitkLinear, -1000.0))

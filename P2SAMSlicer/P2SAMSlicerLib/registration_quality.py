@@ -112,8 +112,11 @@ def _near(mask: BoolArray, spacing_zyx: NDArray[np.float64]) -> BoolArray:
 
 def _centre(mask: BoolArray, volume: Volume) -> NDArray[np.float64]:
     if not mask.any():
-        return volume.grid.to_physical((np.asarray(volume.grid.shape[::-1], dtype=np.float64)[None] - 1) / 2)[0]
-    return volume.grid.to_physical(np.argwhere(mask)[:, ::-1].mean(axis=0, keepdims=True))[0]
+        middle = (np.asarray(volume.grid.shape[::-1], dtype=np.float64)[None] - 1) / 2
+    else:
+        middle = np.argwhere(mask)[:, ::-1].mean(axis=0, keepdims=True)
+    centre: NDArray[np.float64] = volume.grid.to_physical(middle)[0]
+    return centre
 
 
 def _rotation_deg(transform: sitk.Transform, centre: NDArray[np.float64]) -> float:

@@ -47,7 +47,7 @@ HU_RANGE = (-1024, 3071)
 LARGEST_CROP_MM = 8.0
 KEPT_AROUND_LESION_MM = 15.0
 
-#: No follow-up is made with more voxels than this: a spacing in cm or a slip of the finger, not a CT.
+#: No follow-up is made with more voxels than this: such a spacing is a slip of the finger, and would exhaust the memory.
 LARGEST_VOXELS = 4e8
 
 #: Correlation of CT noise between neighbouring voxels, as the width of a Gaussian in mm within the slice.

@@ -59,7 +59,7 @@ CRUMB_ROUNDS = 3
 VOLUME_TOLERANCE = 0.25
 
 #: Volumes are solved on about this many sub-voxel samples.
-VOLUME_SAMPLES = 2_000_000
+VOLUME_SAMPLES = 500_000
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,8 @@ def _new_outline(part: _Part, change: str, fraction: float, rng: np.random.Gener
     old = part.old
     if change == "vanish":
         return np.full_like(old, max(10.0, float(np.abs(old).max())))
+    if fraction == 0.0:
+        return np.array(old)
     give = _give(part, change, fraction, rng, details)
     volume = float(part.mask.sum()) * (1.0 + fraction)
     new = old + _solve(old, give, volume) * give
@@ -138,8 +140,10 @@ class _Part:
         from scipy.ndimage import distance_transform_edt, gaussian_filter
 
         self.hu, self.mask, self.spacing = hu, mask, spacing
-        #: The old outline's signed distance in mm.
+        #: The old outline's signed distance in mm. Read linearly, a voxel mask's distance encloses a little less than its
+        #: voxels do (13 % for 5 mm in 3 mm slices), so the outline is set where it encloses as much.
         self.old = signed_distance(mask, spacing)
+        self.old += _solve(self.old, np.ones_like(self.old), float(mask.sum()))
         smooth = gaussian_filter(hu, [1.0 / s for s in spacing])
         self.bone = smooth > BONE_HU
         self.tissue = smooth > SOFT_TISSUE_HU
@@ -198,8 +202,6 @@ def _give(part: _Part, change: str, fraction: float, rng: np.random.Generator, d
     from scipy.ndimage import gaussian_filter
 
     old = part.old
-    if fraction == 0.0:
-        return np.ones_like(old)
     give = 1.0 + UNEVENNESS * _unevenness(old.shape, part.spacing, rng)
     if change == "partial":
         direction = rng.standard_normal(3)

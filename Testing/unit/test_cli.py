@@ -183,7 +183,7 @@ def test_an_interrupted_run_leaves_nothing(
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
     assert process.returncode == status
-    assert errors_in(err) == (["p2sam: interrupted; nothing was written"] if number == signal.SIGINT else [])
+    assert errors_in(err) == (["p2sam: interrupted; nothing half-written is left"] if number == signal.SIGINT else [])
     assert names_in(tmp_path) == before
 
 
@@ -192,7 +192,7 @@ def test_cancellation_ends_like_ctrl_c(
 ) -> None:
     engine.faults["followup"] = Cancelled()
     assert cli.main(visits) == 130
-    assert errors_in(capsys.readouterr().err) == ["p2sam: interrupted; nothing was written"]
+    assert errors_in(capsys.readouterr().err) == ["p2sam: interrupted; nothing half-written is left"]
     assert not (tmp_path / "out").exists()
 
 

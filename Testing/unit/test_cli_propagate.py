@@ -100,7 +100,7 @@ def test_a_result_serves_as_the_prior_of_the_next_visit_without_its_comparisons(
     again += ["--prior-seg", str(tmp_path / "out" / "followup.seg.nrrd"), "--out", str(tmp_path / "next")]
     assert cli.main(again) == 0
     assert [each.name for each in engine.calls[1][1]] == ["GTV"]
-    assert "1 segments are there for comparison only" in " ".join(summary_of(tmp_path / "next")["warnings"])
+    assert "not carried, because for comparison only: 1 of the segments" in " ".join(summary_of(tmp_path / "next")["warnings"])
 
 
 def test_each_follow_up_has_its_file_and_one_that_fails_leaves_the_others_theirs(

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -153,6 +154,17 @@ def test_a_model_that_is_there_is_not_downloaded_again(server: Server) -> None:
 
 
 @pytest.mark.usefixtures("offer")
+def test_a_model_in_a_folder_that_cannot_be_written_is_used_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = store.download(MODEL)
+    monkeypatch.setattr(Path, "mkdir", Mock(side_effect=PermissionError(errno.EACCES, "Permission denied")))
+    monkeypatch.setattr("filelock.FileLock.acquire", Mock(side_effect=PermissionError(errno.EACCES, "Permission denied")))
+    assert store.download(MODEL) == path
+    path.write_bytes(b"damaged")
+    with pytest.raises(OutputError, match=r"models: cannot be made \(Permission denied\)"):
+        store.download(MODEL)
+
+
+@pytest.mark.usefixtures("offer")
 def test_a_damaged_file_of_an_earlier_download_is_replaced() -> None:
     store.download(MODEL).write_bytes(b"damaged")
     assert store.download(MODEL).read_bytes() == CONTENT
@@ -297,12 +309,12 @@ def test_an_overloaded_server_is_asked_again(server: Server) -> None:
 
 
 def test_no_network_is_said_in_one_line(offer: Offer) -> None:
-    # Nothing listens on port 9 of this machine.
-    offer(url="http://127.0.0.1:9/weights.pth")
-    with pytest.raises(
-        ModelError, match=r"cannot reach 127\.0\.0\.1 \(.*\); is there a network, or a proxy to set\?"
-    ) as caught:
-        store.download(MODEL)
+    with socket.socket() as deaf:
+        # Bound, so that nobody else gets the port, but not listening.
+        deaf.bind(("127.0.0.1", 0))
+        offer(url=f"http://127.0.0.1:{deaf.getsockname()[1]}/weights.pth")
+        with pytest.raises(ModelError, match=r"cannot reach 127\.0\.0\.1 \(.*\); is there a network") as caught:
+            store.download(MODEL)
     assert "\n" not in str(caught.value)
 
 

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _silence_stdout()
         return BROKEN_PIPE
     except (KeyboardInterrupt, Cancelled):
-        _say("interrupted; nothing was written")
+        _say("interrupted; nothing half-written is left")
         return INTERRUPTED
     except P2SAMError as error:
         return _report(str(error), arguments, BAD_INPUT)
@@ -94,4 +94,5 @@ def _termination_as_exit() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        # A handler that was not set from Python shows as None and cannot be put back.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)

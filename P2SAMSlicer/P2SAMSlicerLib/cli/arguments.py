@@ -22,7 +22,7 @@ before it is used for anything. New lesions are not sought."""
 
 EPILOGUE = """\
 exit status: 0 done, 1 something failed on the way, 2 the input cannot be used
-(nothing was written), 130 interrupted with Ctrl-C (nothing was written)"""
+(nothing was written), 130 interrupted with Ctrl-C (nothing half-written is left)"""
 
 
 class Parser(argparse.ArgumentParser):

@@ -34,7 +34,10 @@ both files hold a single one, these two."""
 DEFINITIONS = (
     ("Dice", "3-D: 2 |R and T| / (|R| + |T|) over all voxels; 1 if both are empty"),
     ("slice Dice", "mean of the 2-D Dice over the slices on which the truth has a contour (the paper's figure)"),
-    ("HD95", "larger of the two directed 95th percentiles of surface distances, in mm, 3-D, voxel centres"),
+    (
+        "HD95",
+        "larger of the two directed 95th percentiles of surface distances, in mm, 3-D, voxel centres; infinite if one is empty",
+    ),
     ("MSD", "mean distance from each surface voxel of both to the other surface, in mm"),
     ("surface Dice", "share of both surfaces' voxels within the tolerance of the other surface"),
     ("APL", "added path length: in-plane contour of the truth that the result lacks, in mm"),

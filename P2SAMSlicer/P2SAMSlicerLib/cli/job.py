@@ -220,7 +220,7 @@ def _read_segments(job: PropagationJob, prior: Volume) -> tuple[list[Segment], l
         names = [segment.name for segment in segmentation.segments if not is_comparison(segment)]
         left_out = len(segmentation.segments) - len(names)
         if left_out and names:
-            warnings.append(f"{segmentation.name}: {left_out} segments are there for comparison only and are not carried")
+            warnings.append(f"{segmentation.name}: not carried, because for comparison only: {left_out} of the segments")
     segments, more = segments_on_grid(segmentation, names or None, prior.grid)
     return segments, warnings + more
 

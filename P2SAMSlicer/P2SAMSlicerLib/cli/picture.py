@@ -52,7 +52,7 @@ def read_picture(path: Path) -> Picture:
     with _opened(path) as image:
         turned = image.getexif().get(ORIENTATION_TAG, 1) in range(2, 9)
         image = ImageOps.exif_transpose(image)
-        if image.has_transparency_data:
+        if image.mode in ("LA", "RGBA") or "transparency" in image.info:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
         return Picture(np.array(image.convert("RGB"), dtype=np.uint8), turned)

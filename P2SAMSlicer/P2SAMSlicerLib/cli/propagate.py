@@ -93,14 +93,14 @@ def _add_method_arguments(group: argparse._ArgumentGroup, usual: PropagationOpti
         metavar="N",
         type=whole_number(1),
         default=usual.max_parts,
-        help="split the lesion's features into 1 to N parts, a point for each (default: %(default)s)",
+        help="split the lesion's features into 1 to N parts, a point for each (default: 2)",
     )
     group.add_argument(
         "--negatives",
         metavar="A[:B]",
         type=number_range(0),
-        default=(min(usual.negatives), max(usual.negatives)),
-        help=f"numbers of points in the background to try (default: {min(usual.negatives)}:{max(usual.negatives)})",
+        default=None,
+        help="numbers of points in the background to try (default: 1 in clinical mode, 45 in paper mode)",
     )
     group.add_argument(
         "--margin-mm",
@@ -144,7 +144,7 @@ def options_of(arguments: argparse.Namespace) -> PropagationOptions:
         transform_file=transform,
         modality=arguments.modality,
         max_parts=arguments.parts,
-        negatives=tuple(range(arguments.negatives[0], arguments.negatives[1] + 1)),
+        negatives=None if arguments.negatives is None else tuple(range(arguments.negatives[0], arguments.negatives[1] + 1)),
         margin_mm=arguments.margin_mm,
         plausible_mm=arguments.plausible_mm,
         seed=arguments.seed,

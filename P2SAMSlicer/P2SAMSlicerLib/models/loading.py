@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from P2SAMSlicerLib.errors import ModelError
 from P2SAMSlicerLib.models import lite_medsam, sam, store
+from P2SAMSlicerLib.models.allocator import keep_freed_memory
 from P2SAMSlicerLib.models.catalogue import CatalogueEntry, catalogue_entry
 from P2SAMSlicerLib.models.checkpoint import check_architecture, check_file, load_weights, read_state_dict
 from P2SAMSlicerLib.models.protocol import ModelCard, PromptableModel
@@ -64,6 +65,7 @@ def load_model(
     :raises ModelError: see :func:`check_model`; or the device is not there; or the weights do not fit the architecture.
     """
     entry = catalogue_entry(model)
+    keep_freed_memory()
     path = check_model(model, checkpoint, allow_unverified=allow_unverified) if seed_weights is None else None
     place = _resolve_device(device)
 

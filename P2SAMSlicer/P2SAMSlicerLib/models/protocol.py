@@ -102,5 +102,5 @@ class PromptableModel(Protocol):
         ...
 
     def upscale(self, logits: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
-        """Low-resolution maps ``(n, m, a, a)`` -> ``(n, m, H, W)``: to the input square, unpad, to the image (SAM's postprocess)."""
+        """Low-resolution maps ``(n, m, a, a)`` -> ``(n, m, H, W)``: SAM's postprocess."""
         ...

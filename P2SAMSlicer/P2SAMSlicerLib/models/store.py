@@ -131,7 +131,8 @@ def download(model: str, progress: Progress = silent, *, sha256: str | None = No
     goes on where it stopped; a file with a wrong hash is deleted. Two downloads of one model wait for each other.
 
     :param progress: told the bytes so far (stage ``download``).
-    :param sha256: hash that the file must have, where the catalogue knows none or is wrong.
+    :param sha256: hash that the file must have, where the catalogue knows none or is wrong; loading a file that is not the
+        catalogue's still has to be allowed.
     :param allow_unverified: take a file whose hash nobody knows.
     :returns: the file.
     :raises ModelError: unknown model, no address, no hash to check with, no network, refused by the server, or a wrong hash.
@@ -143,12 +144,15 @@ def download(model: str, progress: Progress = silent, *, sha256: str | None = No
         raise ModelError(f"{model}: cannot be downloaded; {hint}")
     expected = _expected_hash(entry, sha256, allow_unverified)
     target = path(model)
+    # Before anything is written: the folder may be a shared one that only an administrator fills.
+    if _is_right(target, expected):
+        return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{target.parent}: cannot be made ({error.strerror or error})") from None
     with _alone(target, wait=True):
-        if target.exists() and (expected is None or hash_file(target) == expected):
+        if _is_right(target, expected):  # Another download has finished meanwhile.
             return target
         part = _part(target)
         fetch(
@@ -175,6 +179,14 @@ def _expected_hash(entry: CatalogueEntry, given: str | None, allow_unverified: b
             "give --sha256, or --allow-unverified to take it as it is"
         )
     return entry.sha256
+
+
+def _is_right(target: Path, expected: str | None) -> bool:
+    """Whether a file is there and has the hash that it should have (any, if None)."""
+    try:
+        return target.is_file() and (expected is None or hash_file(target) == expected)
+    except OSError as error:
+        raise ModelError(f"{target}: cannot be read ({error.strerror or error})") from None
 
 
 def _accept(part: Path, target: Path, expected: str | None) -> None:
