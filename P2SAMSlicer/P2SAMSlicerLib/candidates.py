@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 #: Sizes of the box relative to the carried contour's.
 BOX_SCALES = (0.7, 0.85, 1.0, 1.1, 1.25)
+UNUSUAL_BOXES = ("box x0.7", "box x1.25")
 #: Share of a box side that the mask must fill for that side to move out, how far it moves, and how often.
 TOUCHING_SHARE = 0.15
 WIDEN_SHARE = 0.2

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from P2SAMSlicerLib.candidates import ABSENT, Proposal
+from P2SAMSlicerLib.candidates import ABSENT, UNUSUAL_BOXES, Proposal
 from P2SAMSlicerLib.evidence import pool_to_cells
 from P2SAMSlicerLib.retrieval import EMPTY_DISTANCE, wasserstein
 from P2SAMSlicerLib.volume import BoolArray
@@ -22,6 +22,10 @@ from P2SAMSlicerLib.volume import BoolArray
 SWITCH_COST = 0.5
 #: Weight of the distribution distance, relative to the lesion's own spread.
 DISTANCE_WEIGHT = 0.05
+#: Cost of a box far from the carried contour's size, and of calling a slice empty on which the registered contour has an area:
+#: both are possible, but want evidence. In units of the score, relative to that area.
+UNUSUAL_BOX_COST = 0.1
+ABSENT_COST = 0.5
 #: Cells drawn for one distance; exact optimal transport on these takes some ten milliseconds.
 DISTANCE_CELLS = 200
 
@@ -55,6 +59,7 @@ def score(
     foreground: NDArray[np.float32],
     spread: float,
     area: float,
+    expected: float,
     seed: int,
 ) -> list[Scored]:
     """Figures of one slice's proposals.
@@ -64,6 +69,7 @@ def score(
     :param foreground: pooled prior lesion features ``(n, C)``.
     :param spread: see :func:`own_spread`.
     :param area: pixels of a typical slice of the carried contour; makes scores of all slices comparable.
+    :param expected: pixels of the carried contour on this slice.
     """
     result = []
     for proposal in proposals:
@@ -72,7 +78,8 @@ def score(
         distance = wasserstein(foreground, cells, seed=seed, max_points=DISTANCE_CELLS) if len(cells) else EMPTY_DISTANCE
         gain = float(evidence[mask].sum()) / area
         excess = min(max(distance / spread - 1.0, 0.0), 10.0) * float(mask.sum()) / area
-        result.append(Scored(proposal, distance, DISTANCE_WEIGHT * excess - gain if mask.any() else np.inf))
+        unusual = UNUSUAL_BOX_COST * expected / area if proposal.origin in UNUSUAL_BOXES else 0.0
+        result.append(Scored(proposal, distance, DISTANCE_WEIGHT * excess + unusual - gain if mask.any() else np.inf))
     return result
 
 
@@ -85,17 +92,20 @@ def cells_of(mask: BoolArray, cells: int) -> BoolArray:
     return chosen
 
 
-def choose_sequence(slices: Sequence[Sequence[Scored]], switch_cost: float = SWITCH_COST) -> list[int | None]:
+def choose_sequence(
+    slices: Sequence[Sequence[Scored]], absent_costs: Sequence[float] | None = None, switch_cost: float = SWITCH_COST
+) -> list[int | None]:
     """The cheapest sequence of candidates over neighbouring slices (dynamic programming).
 
     :param slices: scored proposals in slice order.
-    :returns: for each slice the index of its proposal, or None where the lesion is absent (score 0).
+    :param absent_costs: score of "no lesion" on each slice, see :data:`ABSENT_COST`; 0 on all slices if None.
+    :returns: for each slice the index of its proposal, or None where the lesion is absent.
     """
     names = [ABSENT]
     for scored in slices:
         names += [s.proposal.origin for s in scored if s.proposal.origin not in names]
     costs = np.full((len(slices), len(names)), np.inf)
-    costs[:, 0] = 0.0
+    costs[:, 0] = 0.0 if absent_costs is None else absent_costs
     for row, scored in enumerate(slices):
         for s in scored:
             costs[row, names.index(s.proposal.origin)] = s.score

@@ -75,7 +75,7 @@ def segment_lesion(
     lesion: BoolArray,
     followup: Volume,
     distance_mm: NDArray[np.float32],
-    window: Window,
+    windows: tuple[Window, Window],
     options: PropagationOptions,
     step: Step,
 ) -> LesionContour:
@@ -85,14 +85,15 @@ def segment_lesion(
     :param lesion: the lesion on the prior's grid.
     :param followup: in canonical order and the working frame.
     :param distance_mm: signed distance to the carried contour on the follow-up's grid, not negative somewhere.
-    :param window: HU window of the images that the model encodes.
+    :param windows: windows of the prior's and of the follow-up's images.
     """
     carried = distance_mm >= 0
     region = region_around(carried, followup.grid, options.margin_mm, REGION_PIXELS)
-    if largest_slice_cells(carried, followup, region, model) < TOO_SMALL_CELLS:
+    shown = [region.crop(plane, followup.grid, outside=-1000.0) >= 0 for plane in distance_mm if (plane >= 0).any()]
+    if largest_slice_cells(carried, followup, region, model) < TOO_SMALL_CELLS or not any(s.any() for s in shown):
         return LesionContour(np.zeros_like(carried), (), too_small=True)
-    views = _views(model, followup, distance_mm, carried, region, window, step)
-    learned = prior_features(model, prior, lesion, window, region.side, REGION_PIXELS, options.seed)
+    views = _views(model, followup, distance_mm, carried, region, windows[1], step)
+    learned = prior_features(model, prior, lesion, windows[0], region.side, REGION_PIXELS, options.seed)
     step("encode", len(views.indices) + 1, len(views.indices) + 1)
     proposals = propose(
         model,
@@ -112,10 +113,10 @@ def segment_lesion(
     for row, (view, offered) in enumerate(zip(views.slices, proposals, strict=True)):
         offered[:] = [_limited(p, view, options.plausible_mm) for p in offered]
         features = channels_last(view.features)
-        gain = evidence.map(cells_of_slice(features, to_rgb(views.hu[row], window)[..., 0]), view.distance_mm)
-        scored.append(choice.score(offered, features, gain, foreground, spread, area, options.seed))
+        gain = evidence.map(cells_of_slice(features, to_rgb(views.hu[row], windows[1])[..., 0]), view.distance_mm)
+        scored.append(choice.score(offered, features, gain, foreground, spread, area, areas[row], options.seed))
         step("choose", row + 1, len(proposals))
-    chosen = choice.choose_sequence(scored)
+    chosen = choice.choose_sequence(scored, [choice.ABSENT_COST * expected / area for expected in areas])
     masks = [_chosen_mask(s, c) for s, c in zip(scored, chosen, strict=True)]
     mask = contour.assemble(masks, [view.distance_mm for view in views.slices], views.indices, region, followup.grid)
     return LesionContour(mask, _slices(views, scored, chosen, masks))

@@ -19,8 +19,9 @@ SLICE_BLEND_MM = 1.5
 BLEND_REACH_MM = 8.0
 #: Weight of the registered contour against the chosen one where the border is drawn (0 would follow the model alone). Between
 #: the two lies, on average, a better border than either: the model is sharp where there is contrast, the registration
-#: where there is none. The weight is no limit to growth or shrinkage: distances are clipped at BLEND_REACH_MM.
+#: where there is none. It moves a border by BLEND_LIMIT_MM at most, so growth and shrinkage stay possible.
 REGISTERED_WEIGHT = 0.35
+BLEND_LIMIT_MM = 2.0
 #: A separate piece is dropped if it is less than this share of the contour, or does not touch the carried contour.
 SMALLEST_PIECE = 0.05
 #: A cavity of the prior counts (and stays open) from this volume on.
@@ -52,9 +53,10 @@ def assemble(
 
     distance = np.stack([_signed_mm(mask, region.pixel_mm) for mask in masks])
     for row, mask in enumerate(masks):
-        if mask.any():
-            plane = _signed_mm(registered_mm[row] >= 0, region.pixel_mm)
-            distance[row] = (distance[row] + REGISTERED_WEIGHT * plane) / (1 + REGISTERED_WEIGHT)
+        registered = registered_mm[row] >= 0
+        if (mask & registered).any():
+            pull = REGISTERED_WEIGHT / (1 + REGISTERED_WEIGHT) * (_signed_mm(registered, region.pixel_mm) - distance[row])
+            distance[row] += np.clip(pull, -BLEND_LIMIT_MM, BLEND_LIMIT_MM)
     smooth = ndimage.gaussian_filter1d(distance, SLICE_BLEND_MM / grid.spacing[2], axis=0, mode="nearest")
     result = np.zeros(grid.shape, dtype=bool)
     for row, z in enumerate(indices):
@@ -76,9 +78,22 @@ def cavities(mask: BoolArray) -> BoolArray:
     """Background enclosed by a mask: in 3-D, or within slices (a cavity that opens at a lesion's end is still one)."""
     from scipy import ndimage
 
-    filled = np.stack([ndimage.binary_fill_holes(plane) for plane in mask])
-    enclosed: BoolArray = (filled | ndimage.binary_fill_holes(mask)) & ~mask
+    enclosed = np.zeros_like(mask)
+    if mask.any():
+        box = bounding_box(mask)
+        inner = mask[box]
+        filled = np.stack([ndimage.binary_fill_holes(plane) for plane in inner])
+        enclosed[box] = (filled | ndimage.binary_fill_holes(inner)) & ~inner
     return enclosed
+
+
+def bounding_box(mask: BoolArray, pad: Sequence[int] = (0, 0, 0)) -> tuple[slice, ...]:
+    """Slices of the smallest box around a mask that is not empty, ``pad`` voxels wider where the volume allows."""
+    box = []
+    for axis in range(3):
+        found = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
+        box.append(slice(max(0, int(found[0]) - pad[axis]), int(found[-1]) + 1 + pad[axis]))
+    return tuple(box)
 
 
 def clean(mask: BoolArray, carried: BoolArray, prior_pieces: int, prior_cavity: BoolArray | None, grid: Grid) -> CleanedContour:
@@ -128,6 +143,12 @@ def separate_lesions(mask: BoolArray, grid: Grid, apart_mm: float) -> list[BoolA
     """
     from scipy import ndimage
 
-    distance = ndimage.distance_transform_edt(~mask, grid.spacing_zyx)
+    box = bounding_box(mask, [int(np.ceil(apart_mm / s)) for s in grid.spacing_zyx])
+    distance = ndimage.distance_transform_edt(~mask[box], grid.spacing_zyx)
     groups, count = ndimage.label(distance <= apart_mm / 2, np.ones((3, 3, 3)))
-    return [mask & (groups == k) for k in range(1, count + 1)]
+    lesions = []
+    for k in range(1, count + 1):
+        lesion = np.zeros_like(mask)
+        lesion[box] = mask[box] & (groups == k)
+        lesions.append(lesion)
+    return sorted(lesions, key=lambda lesion: int(lesion.argmax()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,11 @@ MAX_SHRINK_PERCENT = -60.0
 MAX_SHIFT_MM = 12.0
 #: Share of the segment that may lie outside the follow-up's field of view before the visit is flagged.
 MAX_OUTSIDE_SHARE = 0.01
+#: Share of the registered contour's slices that may be without a contour before a person has to look; a gap in the middle
+#: always is a reason.
+MAX_ABSENT_SHARE = 0.3
+#: Scanners write values below any air where nothing was measured.
+PADDING_HU = -1100
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,45 @@ class ContourFigures:
     shift_lps_mm: tuple[float, float, float]
 
 
+@dataclass(frozen=True)
+class Piece:
+    """One separate lesion of a segment.
+
+    :param mask: what was found ``(z, y, x)``.
+    :param registered: the registered prior contour.
+    :param too_small: the model was not asked, because the lesion shows no shape at its resolution.
+    :param thin: nothing was carried because the lesion lies between two of the follow-up's slices.
+    :param outside_share: share of it that was carried outside the follow-up's field of view.
+    """
+
+    mask: BoolArray
+    registered: BoolArray
+    too_small: bool = False
+    thin: bool = False
+    outside_share: float = 0.0
+
+    def reasons(self) -> list[str]:
+        """What a person has to know of this piece; empty if nothing."""
+        if self.thin:
+            return ["it is thinner than the follow-up's slices"]
+        if not self.registered.any():
+            return ["its registered prior contour lies outside the follow-up's field of view"]
+        if self.too_small:
+            return ["it covers too few feature cells for the model to see its shape"]
+        if self.mask.sum() < GONE_SHARE * self.registered.sum():
+            return ["nothing at the registered place looks like the prior's lesion"]
+        found = []
+        if self.outside_share > MAX_OUTSIDE_SHARE:
+            found.append(f"{100 * self.outside_share:.0f} % of it lies outside the follow-up's field of view")
+        drawn, expected = (np.asarray(m.any(axis=(1, 2))) for m in (self.mask, self.registered))
+        absent = int((expected & ~drawn).sum())
+        inside = np.flatnonzero(drawn)
+        gap = not drawn[inside[0] : inside[-1] + 1].all() and bool(expected[inside[0] : inside[-1] + 1].all())
+        if gap or absent > MAX_ABSENT_SHARE * expected.sum():
+            found.append(f"no lesion on {absent} of the {int(expected.sum())} slices of the registered contour")
+        return found
+
+
 def figures(mask: BoolArray, registered: BoolArray, prior_ml: float, grid: Grid) -> ContourFigures:
     """Volume, change against the prior's volume, and centroid shift. Both masks are not empty."""
     volume = float(mask.sum()) * grid.voxel_ml
@@ -44,31 +89,30 @@ def decide(
     mask: BoolArray,
     registered: BoolArray,
     found: ContourFigures | None,
-    too_small: bool,
-    outside_share: float,
+    pieces: Sequence[Piece],
     visit_reasons: tuple[str, ...],
     followup: Volume,
 ) -> tuple[Outcome, tuple[str, ...]]:
     """Outcome and reasons of one segment.
 
     :param found: None if the mask is empty.
-    :param outside_share: share of the prior's lesion that was carried outside the follow-up's field of view.
+    :param pieces: the segment's separate lesions, at least one.
     :param visit_reasons: why the whole visit is doubtful (registration, modality, overrides).
     """
-    if not registered.any():
-        return Outcome.NO_LESION, (*visit_reasons, "the registered prior contour lies outside the follow-up's field of view")
-    if too_small:
-        return Outcome.TOO_SMALL, (*visit_reasons, "the lesion covers too few feature cells for the model to see its shape")
+    of_pieces = []
+    for number, piece in enumerate(pieces, start=1):
+        prefix = f"lesion {number} of {len(pieces)}: " if len(pieces) > 1 else "lesion: "
+        of_pieces += [prefix + text for text in piece.reasons()]
+    reasons = [*visit_reasons, *of_pieces]
+    if all(piece.too_small or piece.thin for piece in pieces):
+        return Outcome.TOO_SMALL, tuple(reasons)
     if found is None or mask.sum() < GONE_SHARE * registered.sum():
-        return Outcome.NO_LESION, (*visit_reasons, "nothing at the registered place looks like the prior's lesion")
-    reasons = list(visit_reasons)
+        return Outcome.NO_LESION, tuple(reasons)
     if found.change_percent > MAX_GROWTH_PERCENT or found.change_percent < MAX_SHRINK_PERCENT:
         reasons.append(f"volume changes by {found.change_percent:+.0f} %")
     shift = float(np.linalg.norm(found.shift_lps_mm))
     if shift > MAX_SHIFT_MM:
         reasons.append(f"centroid lies {shift:.0f} mm from the registered contour's")
-    if outside_share > MAX_OUTSIDE_SHARE:
-        reasons.append(f"{100 * outside_share:.0f} % of the lesion lies outside the follow-up's field of view")
     if _at_edge(mask, followup):
         reasons.append("the contour touches the edge of the follow-up's field of view")
     return (Outcome.FLAGGED if reasons else Outcome.FOUND), tuple(reasons)
@@ -83,5 +127,5 @@ def _at_edge(mask: BoolArray, followup: Volume) -> bool:
         if ends.any():
             return True
     rim = ndimage.binary_dilation(mask) & ~mask
-    padding = followup.array <= -1000
+    padding = followup.array < PADDING_HU
     return bool((rim & padding).sum() > 0.2 * rim.sum())

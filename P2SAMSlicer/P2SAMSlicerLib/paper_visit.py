@@ -40,13 +40,14 @@ def segment_in_paper_mode(
     lesion: BoolArray,
     followup: Volume,
     carried: BoolArray,
-    window: Window,
+    windows: tuple[Window, Window],
     options: PropagationOptions,
     step: Step,
 ) -> LesionContour:
     """Segment every slice of the carried contour's range by itself.
 
     :param carried: the registered prior contour on the follow-up's grid; only its range of slices is used.
+    :param windows: windows of the prior's and of the follow-up's images.
     """
     search = paper_options(options)
     prior_slices = np.flatnonzero(lesion.any(axis=(1, 2)))
@@ -58,9 +59,9 @@ def segment_in_paper_mode(
     for position, index in enumerate(indices):
         source = int(prior_slices[paired_slice(position, len(indices), len(prior_slices))])
         if source not in references:
-            image = to_rgb(prior.array[source], window)
+            image = to_rgb(prior.array[source], windows[0])
             references[source] = Reference.from_image(model, image, lesion[source], options.seed)
-        result = segment_with_reference(model, references[source], to_rgb(followup.array[index], window), search)
+        result = segment_with_reference(model, references[source], to_rgb(followup.array[index], windows[1]), search)
         mask[index] = result.best.mask
         slices.append(
             LesionSlice(index, result.candidates, result.chosen, {"low predicted IoU": _doubt(result.best.predicted_iou)})

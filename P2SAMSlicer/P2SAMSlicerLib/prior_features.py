@@ -70,6 +70,8 @@ def prior_features(
     for row, z in enumerate(indices):
         coverage = pool_to_cells(region.crop(lesion[z], grid, outside=0.0), cells)
         distance = pool_to_cells(region.crop(signed_distance(lesion[z][None], in_plane)[0], grid, outside=-1000.0), cells)
+        if not coverage.any():
+            continue  # this slice's part of the lesion lies outside the window
         values = cells_of_slice(channels_last(features[row]), images[row][..., 0])
         outside.append(values.pick(((coverage < 1 - PURE_SHARE) & (distance > -BACKGROUND_MM)).ravel()))
         pure = np.flatnonzero(coverage > PURE_SHARE)

@@ -18,7 +18,7 @@ from P2SAMSlicerLib.intensity import PAPER_WINDOW, WINDOWS, Modality, Window, ch
 from P2SAMSlicerLib.models.protocol import PromptableModel
 from P2SAMSlicerLib.options import PropagationOptions
 from P2SAMSlicerLib.orientation import Orientation, WorkingFrame, to_working_frame
-from P2SAMSlicerLib.outcome import decide, figures
+from P2SAMSlicerLib.outcome import Piece, decide, figures
 from P2SAMSlicerLib.paper_visit import segment_in_paper_mode
 from P2SAMSlicerLib.progress import Progress, ProgressEvent, silent
 from P2SAMSlicerLib.registration import Registration, carry_distance, in_working_frame, read_transform, register
@@ -58,6 +58,7 @@ class _Case:
     masks: tuple[BoolArray, ...]
     orientation: Orientation
     frame: WorkingFrame
+    prior_voxel_ml: float
 
 
 def propagate(
@@ -87,16 +88,18 @@ def propagate(
     clock = _Clock()
     with clock.stage("prepare"):
         case = _prepare(prior, segments, followup)
-        window = _window(case, options)
+        windows = _windows(case, options)
     with clock.stage("registration"):
         registration, quality = _register(case, options, progress)
     reasons = [*quality.reasons, *overrides, *warnings]
     if options.modality == "cbct":
         reasons.append("CBCT: its values are no HU, and no CBCT was ever measured with this tool")
+    if options.mode == "paper" and "points" not in model.card.trained_prompts:
+        reasons.append(f"paper mode prompts with points, and {model.card.id} was not trained with points")
     results = []
     for number, segment in enumerate(segments):
         with clock.stage("segmentation"):
-            results.append(_segment(model, case, number, segment, registration, window, options, tuple(reasons), progress))
+            results.append(_segment(model, case, number, segment, registration, windows, options, tuple(reasons), progress))
     return VisitResult(
         name=followup.name,
         grid=followup.grid,
@@ -117,12 +120,17 @@ def _check_inputs(prior: Volume, segments: Sequence[Segment], followup: Volume, 
             raise InputError(
                 f"segment '{segment.name}': its mask {segment.mask.shape} is not on the prior CT's grid {prior.grid.shape}"
             )
+        if segment.mask.dtype != np.bool_:
+            raise InputError(f"segment '{segment.name}': its mask holds {segment.mask.dtype} and not True and False")
         if not segment.mask.any():
             raise InputError(f"segment '{segment.name}': it is empty")
     modality = Modality(options.modality)
     for volume in (prior, followup):
         volume.grid.check(volume.name)
-    return [*check_hounsfield(prior, Modality.CT), *check_hounsfield(followup, modality)]
+        if not np.isfinite(volume.array).all():
+            raise InputError(f"{volume.name}: it holds voxels that are not finite (NaN or infinity)")
+    found = [(prior, check_hounsfield(prior, Modality.CT)), (followup, check_hounsfield(followup, modality))]
+    return [f"{volume.name}: {text}" for volume, texts in found for text in texts]
 
 
 def _prepare(prior: Volume, segments: Sequence[Segment], followup: Volume) -> _Case:
@@ -132,7 +140,12 @@ def _prepare(prior: Volume, segments: Sequence[Segment], followup: Volume) -> _C
     tilt = np.degrees(np.arccos(np.clip(abs(moved.grid.direction_matrix[2, 2]), 0.0, 1.0)))
     if tilt > MAX_SLICE_TILT_DEG:
         moved, masks = _along_followup(moved, masks, working)
-    return _Case(moved, working, masks, orientation, frame)
+        for segment, mask in zip(segments, masks, strict=True):
+            if not mask.any():
+                raise InputError(
+                    f"segment '{segment.name}': it is too small for the voxels that it has along the follow-up's axes"
+                )
+    return _Case(moved, working, masks, orientation, frame, prior.grid.voxel_ml)
 
 
 def _along_followup(prior: Volume, masks: tuple[BoolArray, ...], followup: Volume) -> tuple[Volume, tuple[BoolArray, ...]]:
@@ -155,10 +168,10 @@ def _along_followup(prior: Volume, masks: tuple[BoolArray, ...], followup: Volum
     return replace(prior, array=array, grid=grid), resampled
 
 
-def _window(case: _Case, options: PropagationOptions) -> Window:
-    if options.modality == "cbct":
-        return percentile_window(case.followup.array)
-    return PAPER_WINDOW if options.mode == "paper" else WINDOWS["soft tissue"]
+def _windows(case: _Case, options: PropagationOptions) -> tuple[Window, Window]:
+    """Windows of the prior's and of the follow-up's images. The prior is a CT; a CBCT gets a window of its own."""
+    usual = PAPER_WINDOW if options.mode == "paper" else WINDOWS["soft tissue"]
+    return usual, percentile_window(case.followup.array) if options.modality == "cbct" else usual
 
 
 def _register(case: _Case, options: PropagationOptions, progress: Progress) -> tuple[Registration, RegistrationQuality]:
@@ -188,7 +201,7 @@ def _segment(
     number: int,
     segment: Segment,
     registration: Registration,
-    window: Window,
+    windows: tuple[Window, Window],
     options: PropagationOptions,
     reasons: tuple[str, ...],
     progress: Progress,
@@ -197,25 +210,30 @@ def _segment(
     shape = followup.grid.shape
     total, registered = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
     parts: list[LesionContour] = []
+    pieces: list[Piece] = []
     removals: list[str] = []
-    outside = 0.0
-    for lesion in contour.separate_lesions(mask, prior.grid, SEPARATE_LESIONS_MM):
+    for number, lesion in enumerate(contour.separate_lesions(mask, prior.grid, SEPARATE_LESIONS_MM)):
         distance = carry_distance(lesion, prior.grid, followup.grid, registration.transform)
         carried = distance >= 0
-        lost = lesion.sum() * prior.grid.voxel_ml - carried.sum() * followup.grid.voxel_ml
         registered |= carried
+        lost = 1.0 - float(carried.sum()) * followup.grid.voxel_ml / (float(lesion.sum()) * prior.grid.voxel_ml)
+        cut_off = max(0.0, lost) if _at_volume_edge(carried) else 0.0
         if not carried.any():
-            outside += float(lesion.sum()) / float(mask.sum())
+            nearest = distance.max()
+            # Nearest to the volume's edge, it lies beyond it; else it lies between voxels.
+            thin = bool(nearest > -max(followup.grid.spacing)) and not _at_volume_edge(distance == nearest)
+            pieces.append(Piece(carried, carried, thin=thin, outside_share=1.0))
             continue
-        if _cut_off(carried):
-            outside += max(0.0, float(lost)) / (float(mask.sum()) * prior.grid.voxel_ml)
-        found = _lesion(model, case, lesion, distance, window, options, _reporter(progress, segment, len(parts)))
+        found = _lesion(model, case, lesion, distance, windows, options, _reporter(progress, number))
         parts.append(found)
-        if found.mask.any():
-            cleaned = _clean(found.mask, carried, lesion, case, registration)
-            total |= cleaned.mask
+        mask_found = found.mask
+        if mask_found.any():
+            cleaned = _clean(mask_found, carried, lesion, case, registration)
+            mask_found = cleaned.mask
             removals += cleaned.removals
-    return _result(case, segment, mask, total, registered, parts, removals, outside, reasons)
+        total |= mask_found
+        pieces.append(Piece(mask_found, carried, found.too_small, outside_share=cut_off))
+    return _result(case, segment, total, registered, parts, pieces, removals, reasons)
 
 
 def _lesion(
@@ -223,13 +241,13 @@ def _lesion(
     case: _Case,
     lesion: BoolArray,
     distance: NDArray[np.float32],
-    window: Window,
+    windows: tuple[Window, Window],
     options: PropagationOptions,
     step: Callable[[str, int, int], None],
 ) -> LesionContour:
     if options.mode == "paper":
-        return segment_in_paper_mode(model, case.prior, lesion, case.followup, distance >= 0, window, options, step)
-    return segment_lesion(model, case.prior, lesion, case.followup, distance, window, options, step)
+        return segment_in_paper_mode(model, case.prior, lesion, case.followup, distance >= 0, windows, options, step)
+    return segment_lesion(model, case.prior, lesion, case.followup, distance, windows, options, step)
 
 
 def _clean(
@@ -245,37 +263,33 @@ def _clean(
     return contour.clean(mask, carried, int(ndimage.label(lesion)[1]), carried_cavity, grid)
 
 
-def _cut_off(carried: BoolArray) -> bool:
+def _at_volume_edge(carried: BoolArray) -> bool:
     return any(bool(np.take(carried, [0, -1], axis=axis).any()) for axis in range(3))
 
 
-def _reporter(progress: Progress, segment: Segment, lesion: int) -> Callable[[str, int, int], None]:
-    del segment  # a segment's name may hold a patient's: progress lines carry numbers only
+def _reporter(progress: Progress, lesion: int) -> Callable[[str, int, int], None]:
+    # A number and not the segment's name, which may hold a patient's.
     return lambda stage, done, total: progress(ProgressEvent(stage, done, total, f"lesion {lesion + 1}"))
 
 
 def _result(
     case: _Case,
     segment: Segment,
-    prior_mask: BoolArray,
     mask: BoolArray,
     registered: BoolArray,
     parts: list[LesionContour],
+    pieces: list[Piece],
     removals: list[str],
-    outside: float,
     reasons: tuple[str, ...],
 ) -> SegmentResult:
     orientation = case.orientation
     grid = orientation.grid
-    prior_ml = float(prior_mask.sum()) * case.prior.grid.voxel_ml
+    prior_ml = float(segment.mask.sum()) * case.prior_voxel_ml
     found = figures(mask, registered, prior_ml, grid) if mask.any() and registered.any() else None
-    too_small = bool(parts) and all(part.too_small for part in parts)
-    outcome, why = decide(mask, registered, found, too_small, outside, reasons, case.followup)
-    if outcome is Outcome.FOUND and any(part.too_small for part in parts):
-        outcome, why = Outcome.FLAGGED, (*why, "at least one piece of the segment is too small for the model and is missing")
+    outcome, why = decide(mask, registered, found, pieces, reasons, case.followup)
     contoured = outcome in (Outcome.FOUND, Outcome.FLAGGED)
     slices = tuple(_slice(case, found_slice) for part in parts for found_slice in part.slices)
-    priorities = [s.review_priority for s in slices if s.chosen is not None]
+    priorities = [s.review_priority for s in slices if s.chosen is not None or s.review_priority > 0]
     flagged = outcome is not Outcome.FOUND
     return SegmentResult(
         source=segment,

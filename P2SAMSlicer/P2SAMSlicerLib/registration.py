@@ -34,8 +34,25 @@ LOCAL_MARGIN_MM = 30.0
 #: to fold at the few millimetres that soft tissue moves.
 DEMONS_LEVELS = ((8.0, 40), (4.0, 40), (2.5, 20))
 FIELD_SMOOTHING_MM = 5.0
+#: How far around a mask its distance is carried: more than any rule of the engine looks at.
+CARRY_MARGIN_MM = 40.0
 #: Starts that overlap the follow-up's body by less than this share are not compared.
 MIN_OVERLAP = 0.25
+
+#: Voxels along an axis below which a level is left out: ITK's smoothing needs them.
+SMALLEST_LEVEL = 4
+
+#: Stands for "the prior has no voxel here" while resampling; far below any HU.
+_UNKNOWN_HU = -30000.0
+#: Parameters of ITK's 3-D transforms whose number is fixed.
+PARAMETER_COUNTS = {
+    "AffineTransform_3_3": 12,
+    "Euler3DTransform_3_3": 6,
+    "ScaleSkewVersor3DTransform_3_3": 15,
+    "ScaleVersor3DTransform_3_3": 9,
+    "Similarity3DTransform_3_3": 7,
+    "VersorRigid3DTransform_3_3": 6,
+}
 
 _RANDOM_SEED = 20250607
 
@@ -96,7 +113,9 @@ def resample_to_spacing(image: sitk.Image, spacing_mm: float) -> sitk.Image:
     spacing = np.asarray(image.GetSpacing())
     new_spacing = np.maximum(spacing, spacing_mm)
     sigma = [float(0.4 * n) if n > 1.05 * s else 1e-3 for n, s in zip(new_spacing, spacing, strict=True)]
-    smooth = sitk.SmoothingRecursiveGaussian(image, sigma) if max(sigma) > 1e-2 and min(image.GetSize()) > 3 else image
+    smooth = (
+        sitk.SmoothingRecursiveGaussian(image, sigma) if max(sigma) > 1e-2 and min(image.GetSize()) >= SMALLEST_LEVEL else image
+    )
     size = [max(1, int(np.ceil(n * s / m))) for n, s, m in zip(image.GetSize(), spacing, new_spacing, strict=True)]
     return sitk.Resample(
         smooth,
@@ -299,7 +318,9 @@ def _refine_locally(fixed: Pyramid, moving: Pyramid, region: sitk.Image, start: 
     import SimpleITK as sitk
 
     near, thin_moving = _crop(fixed.at(FINE_MM), region), moving.at(FINE_MM)
-    mask = sitk.BinaryDilate(body_mask(near), [2, 2, 0])
+    mask = _crop(sitk.BinaryDilate(body_mask(fixed.at(FINE_MM)), [2, 2, 0]), region)
+    if not sitk.GetArrayViewFromImage(mask).any():
+        return sitk.Euler3DTransform(start)
     found = _optimise_rigid(near, thin_moving, mask, start, iterations=60, step_mm=0.8, samples=60000)
     better = similarity(near, thin_moving, mask, found) > similarity(near, thin_moving, mask, start)
     return found if better else sitk.Euler3DTransform(start)
@@ -318,7 +339,9 @@ def _deform_locally(
     field = None
     for spacing, iterations in DEMONS_LEVELS:
         thin_fixed = near.at(spacing)
-        warped = sitk.Resample(moving.at(spacing), thin_fixed, rigid, sitk.sitkLinear, -1024.0)
+        if min(thin_fixed.GetSize()) < SMALLEST_LEVEL:
+            continue
+        warped = _where_known(thin_fixed, sitk.Resample(moving.at(spacing), thin_fixed, rigid, sitk.sitkLinear, _UNKNOWN_HU))
         demons = sitk.FastSymmetricForcesDemonsRegistrationFilter()
         demons.SetNumberOfIterations(iterations)
         demons.SetSmoothDisplacementField(True)
@@ -328,15 +351,27 @@ def _deform_locally(
         else:
             start = sitk.Resample(field, thin_fixed, sitk.Transform(), sitk.sitkLinear, 0.0, sitk.sitkVectorFloat64)
             field = demons.Execute(_compressed(thin_fixed), _compressed(warped), start)
+    if field is None:
+        return sitk.CompositeTransform([rigid])
     displacement = sitk.DisplacementFieldTransform(sitk.Cast(field, sitk.sitkVectorFloat64))
     # A composite applies the last one first: the field moves follow-up points, the rigid part carries them to the prior.
     return sitk.CompositeTransform([rigid, displacement])
 
 
+def _where_known(fixed: sitk.Image, warped: sitk.Image) -> sitk.Image:
+    """The warped prior, and the follow-up itself where the prior has no voxels: what is not known must not pull."""
+    import SimpleITK as sitk
+
+    values, own = sitk.GetArrayFromImage(warped), sitk.GetArrayFromImage(fixed)
+    result = sitk.GetImageFromArray(np.where(values < _UNKNOWN_HU + 1000, own, values))
+    result.CopyInformation(fixed)
+    return result
+
+
 def _compressed(image: sitk.Image) -> sitk.Image:
     import SimpleITK as sitk
 
-    smooth = sitk.SmoothingRecursiveGaussian(image, 1.0)
+    smooth = sitk.SmoothingRecursiveGaussian(image, 1.0) if min(image.GetSize()) >= SMALLEST_LEVEL else image
     clamped: sitk.Image = sitk.Clamp(smooth, sitk.sitkFloat32, -400.0, 400.0)
     return clamped
 
@@ -349,14 +384,37 @@ def read_transform(path: Path) -> Registration:
     import SimpleITK as sitk
 
     if not path.is_file():
-        raise InputError(f"{path}: no such transform file")
+        raise InputError(f"{path.name}: no such transform file")
+    _check_numbers(path)
     try:
         transform = sitk.ReadTransform(str(path))
     except RuntimeError as error:
-        raise InputError(f"{path}: not a transform that SimpleITK can read") from error
+        raise InputError(f"{path.name}: not a transform that SimpleITK can read") from error
     if transform.GetDimension() != 3:
-        raise InputError(f"{path}: a {transform.GetDimension()}-D transform; 3-D is needed")
+        raise InputError(f"{path.name}: a {transform.GetDimension()}-D transform; 3-D is needed")
     return Registration(transform, transform, "file")
+
+
+def _check_numbers(path: Path) -> None:
+    """Refuse a damaged text file: on a parameter that is missing or no finite number, ITK's reader ends the process."""
+    if path.suffix.lower() not in (".tfm", ".txt"):
+        return
+    kind = ""
+    for line in path.read_text(encoding="latin-1").splitlines():
+        key, _, rest = line.partition(":")
+        if key.strip() == "Transform":
+            kind = rest.strip().replace("_double", "").replace("_float", "")
+        elif key.strip() in ("Parameters", "FixedParameters"):
+            try:
+                finite = all(np.isfinite(float(text)) for text in rest.split())
+            except ValueError:
+                finite = False
+            if not finite:
+                raise InputError(f"{path.name}: a transform with parameters that are not finite numbers")
+            if key.strip() == "Parameters" and len(rest.split()) != PARAMETER_COUNTS.get(kind, len(rest.split())):
+                raise InputError(
+                    f"{path.name}: a damaged transform ({len(rest.split())} parameters of {PARAMETER_COUNTS[kind]})"
+                )
 
 
 def in_working_frame(registration: Registration, rotation: NDArray[np.float64], origin: NDArray[np.float64]) -> Registration:
@@ -376,9 +434,8 @@ def carry_distance(mask: BoolArray, grid: Grid, onto: Grid, transform: sitk.Tran
     """
     import SimpleITK as sitk
 
-    box = _bounding_box(mask, pad=8)
-    corner = grid.to_physical(np.array([[b.start for b in box[::-1]]]))[0]
-    inner = mask[box]
+    inner, start = _padded(mask, grid.spacing_zyx)
+    corner = grid.to_physical(np.array([start[::-1]], dtype=np.float64))[0]
     small = Grid(inner.shape, grid.spacing, (corner[0], corner[1], corner[2]), grid.direction)
     distance = array_to_image(signed_distance(inner, grid.spacing_zyx), small)
     target = array_to_image(np.zeros(onto.shape, np.uint8), onto)
@@ -386,12 +443,12 @@ def carry_distance(mask: BoolArray, grid: Grid, onto: Grid, transform: sitk.Tran
     return carried
 
 
-def _bounding_box(mask: BoolArray, pad: int) -> tuple[slice, ...]:
-    box = []
-    for axis in range(3):
-        found = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
-        box.append(slice(max(0, int(found[0]) - pad), int(found[-1]) + 1 + pad))
-    return tuple(box)
+def _padded(mask: BoolArray, spacing_zyx: tuple[float, ...]) -> tuple[BoolArray, list[int]]:
+    """The mask's bounding box with :data:`CARRY_MARGIN_MM` around it (beyond the volume's edge if need be); its first index."""
+    found = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+    pad = [int(np.ceil(CARRY_MARGIN_MM / spacing)) for spacing in spacing_zyx]
+    inner = mask[tuple(slice(int(f[0]), int(f[-1]) + 1) for f in found)]
+    return np.pad(inner, [(p, p) for p in pad]), [int(f[0]) - p for f, p in zip(found, pad, strict=True)]
 
 
 def signed_distance(mask: BoolArray, spacing_zyx: tuple[float, ...]) -> NDArray[np.float32]:

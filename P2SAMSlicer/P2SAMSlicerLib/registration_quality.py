@@ -49,7 +49,11 @@ class RegistrationQuality:
 
     def as_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
-        figures = {name: round(float(value), 4) for name, value in vars(self).items() if name != "reasons"}
+        figures = {
+            name: round(float(value), 4) if np.isfinite(value) else None
+            for name, value in vars(self).items()
+            if name != "reasons"
+        }
         return {**figures, "reasons": list(self.reasons)}
 
 
@@ -67,7 +71,8 @@ def assess(prior: Volume, followup: Volume, registration: Registration, carried:
     local = sitk.GetImageFromArray((near & (sitk.GetArrayFromImage(lesion) == 0)).astype(np.uint8))
     local.CopyInformation(fixed)
     body_correlation = similarity(fixed, moving, body, registration.transform)
-    local_correlation = similarity(fixed, moving, local, registration.transform) if near.any() else -1.0
+    known = bool(sitk.GetArrayViewFromImage(local).any())
+    local_correlation = similarity(fixed, moving, local, registration.transform) if known else float("nan")
     centre = _centre(carried, followup)
     shift = float(np.linalg.norm(np.asarray(registration.rigid.TransformPoint(centre.tolist())) - centre))
     deformation, folded = _deformation(registration, fixed, near)
@@ -88,6 +93,7 @@ def _reasons(
             body_correlation < MIN_BODY_CORRELATION,
             f"the CTs agree poorly in the body (correlation {body_correlation:.2f}, limit {MIN_BODY_CORRELATION})",
         ),
+        (np.isnan(local_correlation), "the lesion was carried out of view, so the registration cannot be judged there"),
         (
             local_correlation < MIN_LOCAL_CORRELATION,
             f"the CTs agree poorly near the lesion (correlation {local_correlation:.2f}, limit {MIN_LOCAL_CORRELATION})",
@@ -133,7 +139,7 @@ def _deformation(registration: Registration, fixed: sitk.Image, near: BoolArray)
     """Longest displacement beyond the rigid part, and share of folded voxels, near the lesion."""
     import SimpleITK as sitk
 
-    if registration.kind != "deformable" or not near.any():
+    if registration.kind not in ("deformable", "file") or not near.any():
         return 0.0, 0.0
     both = []
     for transform in (registration.transform, registration.rigid):

@@ -41,6 +41,8 @@ def slice_signals(
     :param pixel_mm: pixel size of the region.
     """
     others = [p.mask for p in proposals if p.origin != REGISTERED and p.mask.any()]
+    if not chosen.any() and not registered.any():
+        return {"model answers disagree": 0.0}  # nothing was expected there, and nothing is drawn
     disagreement = float(np.mean([_difference(chosen, other) for other in others])) if others else 1.0
     along = [_difference(chosen, other) for other in neighbours]
     signals = {
