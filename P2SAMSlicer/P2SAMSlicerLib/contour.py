@@ -57,7 +57,12 @@ def assemble(
         if (mask & registered).any():
             pull = REGISTERED_WEIGHT / (1 + REGISTERED_WEIGHT) * (_signed_mm(registered, region.pixel_mm) - distance[row])
             distance[row] += np.clip(pull, -BLEND_LIMIT_MM, BLEND_LIMIT_MM)
-    smooth = ndimage.gaussian_filter1d(distance, SLICE_BLEND_MM / grid.spacing[2], axis=0, mode="nearest")
+    present = np.array([mask.any() for mask in masks], dtype=np.float32)
+    # Absent slices do not take part: they would shrink the lesion's ends, the more so the thinner the slices are.
+    sigma = SLICE_BLEND_MM / grid.spacing[2]
+    weight = ndimage.gaussian_filter1d(present, sigma, mode="constant")
+    blended = ndimage.gaussian_filter1d(distance * present[:, None, None], sigma, axis=0, mode="constant")
+    smooth = blended / np.maximum(weight, 1e-6)[:, None, None]
     result = np.zeros(grid.shape, dtype=bool)
     for row, z in enumerate(indices):
         if masks[row].any():  # an absent slice stays absent: blending must not bring the lesion back

@@ -54,6 +54,8 @@ PARAMETER_COUNTS = {
     "VersorRigid3DTransform_3_3": 6,
 }
 
+#: Rounding of angles (radians) and shifts (mm): far below what a voxel shows.
+_PARAMETER_DECIMALS = 6
 _RANDOM_SEED = 20250607
 
 
@@ -263,11 +265,14 @@ def _optimise_rigid(
     share = min(1.0, samples / max(1, fixed.GetNumberOfPixels()))
     method = _method(iterations, step_mm, share)
     method.SetMetricFixedMask(fixed_mask)
+    # Threads add in any order; one thread and rounded parameters give the same transform, so the same contour, every time.
+    method.SetNumberOfThreads(1)
     method.SetInitialTransform(transform, inPlace=True)
     try:
         method.Execute(fixed, moving)
     except RuntimeError:  # ITK: all samples map outside the moving image
         return sitk.Euler3DTransform(start)
+    transform.SetParameters([round(value, _PARAMETER_DECIMALS) for value in transform.GetParameters()])
     return transform
 
 

@@ -67,7 +67,8 @@ def assess(prior: Volume, followup: Volume, registration: Registration, carried:
     fixed, moving = Pyramid(to_image(followup)).at(QUALITY_MM), Pyramid(to_image(prior)).at(QUALITY_MM)
     lesion = sitk.Resample(array_to_image(carried, followup.grid), fixed, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
     near = _near(sitk.GetArrayFromImage(lesion) > 0, np.asarray(fixed.GetSpacing())[::-1])
-    body = body_mask(fixed)
+    # Without the skin: a fraction of a voxel there is a step of a thousand HU, and would outweigh the whole body.
+    body = sitk.BinaryErode(body_mask(fixed), [1, 1, 0])
     local = sitk.GetImageFromArray((near & (sitk.GetArrayFromImage(lesion) == 0)).astype(np.uint8))
     local.CopyInformation(fixed)
     body_correlation = similarity(fixed, moving, body, registration.transform)

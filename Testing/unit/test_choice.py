@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from P2SAMSlicerLib.candidates import Proposal
-from P2SAMSlicerLib.choice import DISTANCE_WEIGHT, SWITCH_COST, Scored, cells_of, choose_sequence, own_spread, score
+from P2SAMSlicerLib.choice import (
+    DISTANCE_WEIGHT,
+    SWITCH_COST,
+    UNUSUAL_BOX_COST,
+    Scored,
+    cells_of,
+    choose_sequence,
+    own_spread,
+    score,
+)
 from P2SAMSlicerLib.models.protocol import PromptSet
 from P2SAMSlicerLib.retrieval import EMPTY_DISTANCE, wasserstein
 
@@ -54,7 +63,7 @@ problems = st.lists(
 def test_the_choice_costs_as_little_as_the_best_of_all_sequences(rows: list[dict[str, float]], switch: float) -> None:
     """Kinds that only some slices have, and impossible ones, included."""
     slices = slices_of(*rows)
-    chosen = choose_sequence(slices, switch)
+    chosen = choose_sequence(slices, switch_cost=switch)
     assert cost_of(slices, tuple(chosen), switch) == pytest.approx(cheapest(slices, switch), abs=1e-9)
 
 
@@ -116,7 +125,9 @@ def half(left: bool) -> NDArray[np.bool_]:
 def test_the_score_is_the_cost_of_the_distance_less_the_evidence_inside() -> None:
     foreground = np.array([[1, 1], [1.2, 1], [1, 0.8], [0.9, 1]], dtype=np.float32)
     features, evidence = features_of(1.0, 3.0), np.full((16, 16), 0.25, np.float32)
-    left, right = score([proposal("l", half(True)), proposal("r", half(False))], features, evidence, foreground, 2.0, 64.0, 0)
+    left, right = score(
+        [proposal("l", half(True)), proposal("r", half(False))], features, evidence, foreground, 2.0, 64.0, 0.0, 0
+    )
     for got, value in ((left, 1.0), (right, 3.0)):
         distance = wasserstein(foreground, np.full((8, 2), value, np.float32))
         assert got.distance == pytest.approx(distance)
@@ -129,7 +140,7 @@ def test_an_empty_mask_is_infinitely_bad_and_a_negative_place_is_worse_than_none
     foreground, features = np.ones((5, 2), np.float32), features_of(1.0, 1.0)
     evidence = np.full((16, 16), -1.0, np.float32)
     empty, full = score(
-        [proposal("e", np.zeros((16, 16), bool)), proposal("f", half(True))], features, evidence, foreground, 1.0, 64.0, 0
+        [proposal("e", np.zeros((16, 16), bool)), proposal("f", half(True))], features, evidence, foreground, 1.0, 64.0, 0.0, 0
     )
     assert empty.score == np.inf
     assert empty.distance == EMPTY_DISTANCE
@@ -138,7 +149,7 @@ def test_an_empty_mask_is_infinitely_bad_and_a_negative_place_is_worse_than_none
 
 def test_a_distance_without_bound_costs_a_bounded_amount() -> None:
     foreground, features = np.ones((5, 2), np.float32), features_of(1e4, 1e4)
-    (far,) = score([proposal("f", half(True))], features, np.zeros((16, 16), np.float32), foreground, 1e-6, 128.0, 0)
+    (far,) = score([proposal("f", half(True))], features, np.zeros((16, 16), np.float32), foreground, 1e-6, 128.0, 0.0, 0)
     assert far.score == pytest.approx(DISTANCE_WEIGHT * 10)
 
 
@@ -162,3 +173,15 @@ def test_the_own_spread_is_positive_repeatable_and_grows_with_the_scatter() -> N
     assert own_spread(3 * points, 3) == pytest.approx(9 * own_spread(points, 3), rel=1e-4)
     assert own_spread(np.ones((50, 3), np.float32), 0) > 0
     assert own_spread(points[:3], 0) == 1.0
+
+
+def test_a_box_of_unusual_size_and_an_empty_slice_need_evidence_where_the_lesion_is_expected() -> None:
+    foreground, features = np.ones((5, 2), np.float32), features_of(1.0, 1.0)
+    evidence = np.zeros((16, 16), np.float32)
+    offered = [proposal("box x1", half(True)), proposal("box x1.25", half(True)), proposal("box x0.7", half(True))]
+    usual, wide, narrow = score(offered, features, evidence, foreground, 1.0, 64.0, 32.0, 0)
+    assert wide.score - usual.score == pytest.approx(UNUSUAL_BOX_COST * 0.5)
+    assert narrow.score == pytest.approx(wide.score)
+    slices = slices_of({"box x1": 0.2})
+    assert choose_sequence(slices) == [None]
+    assert choose_sequence(slices, [0.3]) == [0]

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from P2SAMSlicerLib.cli import main
 from P2SAMSlicerLib.metrics import volumetric_dice
 from P2SAMSlicerLib.propagation import propagate

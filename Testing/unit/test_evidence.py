@@ -34,6 +34,9 @@ def learnt(feature: float, hu: float, lesion_count: int = 200, rest_count: int =
     return LesionEvidence.learn(drawn(lesion_count, feature, 0.5 + hu, 0), drawn(rest_count, 0.0, 0.5, 1))
 
 
+LEARNT = learnt(1.5, 0.2)
+
+
 def nowhere_expected() -> Floats:
     return np.zeros((PIXELS, PIXELS), dtype=np.float32)
 
@@ -73,7 +76,7 @@ def test_many_background_cells_do_not_outvote_a_few_of_the_lesion() -> None:
 @given(st.floats(-1e4, 1e4), st.floats(-1e4, 1e4), st.floats(-1e6, 1e6))
 def test_no_voice_is_believed_beyond_its_limit(feature: float, hu: float, place: float) -> None:
     odd = Cells(np.full((CELLS**2, CHANNELS), feature, np.float32), np.full((CELLS**2, 3), hu, np.float32))
-    evidence = learnt(1.5, 0.2).map(odd, np.full((PIXELS, PIXELS), place, np.float32))
+    evidence = LEARNT.map(odd, np.full((PIXELS, PIXELS), place, np.float32))
     assert np.isfinite(evidence).all()
     assert np.abs(evidence).max() <= LIMIT * (2 + HU_WEIGHT) + 1e-4
 
