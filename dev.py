@@ -297,7 +297,7 @@ def test(args: Sequence[str]) -> int:
 
 def bench(args: Sequence[str]) -> int:
     """Measure accuracy."""
-    python = ensure_environment(("test", "bench"))
+    python = ensure_environment(("test",))
     return run([python, ROOT / "Testing" / "benchmarks" / "accuracy.py", *args], cwd=None)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from P2SAMSlicerLib.errors import InputError
 
@@ -12,6 +12,8 @@ Mode = Literal["clinical", "paper"]
 RegistrationChoice = Literal["deformable", "rigid", "none", "file"]
 ModalityChoice = Literal["ct", "cbct"]
 
+#: Longest margin and plausible distance that mean anything in a body, mm.
+LONGEST_MM = 500.0
 #: Parts and negative points by mode. Paper mode: the authors' range on CT with a SAM that was not adapted (appendix C, table
 #: 10). Clinical mode: the box tells more than points do, and every candidate costs a decode.
 USUAL_PARTS: dict[str, int] = {"clinical": 2, "paper": 2}
@@ -64,13 +66,16 @@ class PropagationOptions:
 
         :raises InputError: names the option and the fault.
         """
+        for name, known in (("mode", Mode), ("registration", RegistrationChoice), ("modality", ModalityChoice)):
+            if getattr(self, name) not in get_args(known):
+                raise InputError(f"{name}: '{getattr(self, name)}' is none of {', '.join(get_args(known))}")
         if self.parts < 1:
             raise InputError(f"parts: {self.parts} is less than 1")
         if not self.negative_counts or min(self.negative_counts) < 0:
             raise InputError(f"negatives: {self.negative_counts} must be numbers of at least 0")
-        if self.margin_mm <= 0 or self.plausible_mm <= 0:
-            raise InputError("margin and plausible distance must be positive millimetres")
-        if self.seed < 0:
-            raise InputError(f"seed: {self.seed} is negative")
+        if not all(0 < length < LONGEST_MM for length in (self.margin_mm, self.plausible_mm)):
+            raise InputError(f"margin and plausible distance must be positive millimetres, below {LONGEST_MM:g}")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"seed: {self.seed} is not within 0 to 2**32 - 1")
         if (self.registration == "file") != (self.transform_file is not None):
             raise InputError("registration: 'file' needs a transform file, and only 'file' takes one")

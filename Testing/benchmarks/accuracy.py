@@ -35,11 +35,10 @@ def main(argv: list[str] | None = None) -> int:
     if not folders:
         print(f"no cases in {arguments.cases}", file=sys.stderr)
         return 1
-    import torch
-
-    torch.set_num_threads(arguments.threads)
+    from P2SAMSlicerLib.cli.threads import use_threads
     from P2SAMSlicerLib.models import load_model
 
+    use_threads(arguments.threads)
     model = load_model(device="cpu")
     peers_file = arguments.cases / "peers.json"
     peers = json.loads(peers_file.read_text())["cases"] if peers_file.is_file() else {}
@@ -144,10 +143,24 @@ def markdown(rows: list[dict[str, Any]], threads: int) -> str:
     lines.append("| **mean** (seconds, memory: largest) | " + " | ".join(cells) + " |")
     lines.append("")
     lines.append(
-        f"{len(rows)} second visits, simulated from real CT; LiteMedSAM on {threads} CPU threads. Simulated visits of few "
-        "patients: no clinical claim."
+        f"{len(rows)} second visits, simulated from real CT of few patients (case names give the sites). No clinical claim. "
+        f"LiteMedSAM on {threads} CPU threads."
     )
+    lines.append("")
+    lines += [f"- {'met' if met else 'NOT MET'}: {text}" for text, met in goals(means)]
     return "\n".join(lines)
+
+
+def goals(means: dict[str, float]) -> list[tuple[str, bool]]:
+    """What the engine set out to reach on these cases, and whether it did."""
+    gain = means["dice"] - means["registered_dice"]
+    found = [(f"mean Dice at least 0.02 above the own registered contour ({gain:+.3f})", gain >= 0.02)]
+    if "rigid_dice" in means:
+        ahead = means["dice"] - means["rigid_dice"]
+        found.append((f"mean Dice above rigid registration ({ahead:+.3f})", ahead > 0))
+    found.append((f"every follow-up under 180 s ({means['seconds']:.0f} s)", means["seconds"] < 180))
+    found.append((f"peak memory under 4 GiB ({means['peak_memory_gib']:.1f} GiB)", means["peak_memory_gib"] < 4))
+    return found
 
 
 def _cell(key: str, value: Any) -> str:

@@ -160,7 +160,7 @@ def modules_of(distribution: str) -> set[str]:
     return {file.parts[0].partition(".")[0] for file in files if file.suffix in (".py", ".so", ".pyd")}
 
 
-@pytest.mark.parametrize(("folder", "extras"), [("P2SAMSlicer/P2SAMSlicerLib", ()), ("Testing", ("test", "bench"))])
+@pytest.mark.parametrize(("folder", "extras"), [("P2SAMSlicer/P2SAMSlicerLib", ()), ("Testing", ("test",))])
 def test_whatever_is_imported_is_a_declared_dependency(folder: str, extras: tuple[str, ...]) -> None:
     project = pyproject()["project"]
     lines = [*project["dependencies"], *(line for extra in extras for line in project["optional-dependencies"][extra])]
