@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from P2SAMSlicerLib.candidates import REGISTERED, Proposal
 from P2SAMSlicerLib.volume import BoolArray
 
-#: HU step across the border (2 mm inside against 2 mm outside) that counts as sharp; muscle against fat is about 150.
+#: HU step across the border (3 mm inside against 3 mm outside) that counts as sharp; muscle against fat is about 150.
 SHARP_HU = 100.0
 #: Share of a segment's slices that sets its priority: the doubtful ones, not the average.
 WORST_SHARE = 0.2
