@@ -100,7 +100,8 @@ def peak_memory_gib() -> float:
     if platform.system() == "Windows":
         import psutil
 
-        return float(psutil.Process().memory_info().peak_wset) / 2**30
+        info: Any = psutil.Process().memory_info()  # this figure exists on Windows only
+        return float(info.peak_wset) / 2**30
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024) / 2**30
