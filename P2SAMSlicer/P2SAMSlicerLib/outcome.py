@@ -22,6 +22,10 @@ MAX_OUTSIDE_SHARE = 0.01
 #: Share of the registered contour's slices that may be without a contour before a person has to look; a gap in the middle
 #: always is a reason.
 MAX_ABSENT_SHARE = 0.3
+#: Fat, lung and air lie below this; a contour that holds more of them than the prior's lesion did, by more than this share of
+#: its volume, has probably kept what the tumour left.
+LOOSE_HU = -30
+MAX_LOOSE_GAIN = 0.05
 #: Scanners write values below any air where nothing was measured.
 PADDING_HU = -1100
 
@@ -85,6 +89,12 @@ def figures(mask: BoolArray, registered: BoolArray, prior_ml: float, grid: Grid)
     return ContourFigures(volume, 100.0 * (volume / prior_ml - 1.0), (float(shift[0]), float(shift[1]), float(shift[2])))
 
 
+def loose_share(volume: Volume, mask: BoolArray) -> float:
+    """Share of a contour that is fat, lung or air; 0 for an empty one. Both lie on the same grid."""
+    values = volume.array[mask]
+    return float((values < LOOSE_HU).mean()) if values.size else 0.0
+
+
 def decide(
     mask: BoolArray,
     registered: BoolArray,
@@ -92,12 +102,15 @@ def decide(
     pieces: Sequence[Piece],
     visit_reasons: tuple[str, ...],
     followup: Volume,
+    prior_loose_share: float | None = None,
 ) -> tuple[Outcome, tuple[str, ...]]:
     """Outcome and reasons of one segment.
 
     :param found: None if the mask is empty.
     :param pieces: the segment's separate lesions, at least one.
     :param visit_reasons: why the whole visit is doubtful (registration, modality, overrides).
+    :param followup: on the masks' grid.
+    :param prior_loose_share: :func:`loose_share` of the prior's lesion; None where the follow-up's values are no HU.
     """
     of_pieces = []
     for number, piece in enumerate(pieces, start=1):
@@ -113,6 +126,10 @@ def decide(
     shift = float(np.linalg.norm(found.shift_lps_mm))
     if shift > MAX_SHIFT_MM:
         reasons.append(f"centroid lies {shift:.0f} mm from the registered contour's")
+    loose = loose_share(followup, mask)
+    if prior_loose_share is not None and loose > prior_loose_share + MAX_LOOSE_GAIN:
+        before = 100 * prior_loose_share
+        reasons.append(f"{100 * loose:.0f} % of the contour is fat, lung or air, against {before:.0f} % in the prior's lesion")
     if _at_edge(mask, followup):
         reasons.append("the contour touches the edge of the follow-up's field of view")
     return (Outcome.FLAGGED if reasons else Outcome.FOUND), tuple(reasons)

@@ -18,7 +18,7 @@ from P2SAMSlicerLib.intensity import PAPER_WINDOW, WINDOWS, Modality, Window, ch
 from P2SAMSlicerLib.models.protocol import PromptableModel
 from P2SAMSlicerLib.options import PropagationOptions
 from P2SAMSlicerLib.orientation import Orientation, WorkingFrame, to_working_frame
-from P2SAMSlicerLib.outcome import Piece, decide, figures
+from P2SAMSlicerLib.outcome import Piece, decide, figures, loose_share
 from P2SAMSlicerLib.paper_visit import segment_in_paper_mode
 from P2SAMSlicerLib.progress import Progress, ProgressEvent, silent
 from P2SAMSlicerLib.registration import Registration, carry_distance, in_working_frame, read_transform, register
@@ -233,7 +233,8 @@ def _segment(
             removals += cleaned.removals
         total |= mask_found
         pieces.append(Piece(mask_found, carried, found.too_small, outside_share=cut_off))
-    return _result(case, segment, total, registered, parts, pieces, removals, reasons)
+    loose = loose_share(prior, mask) if options.modality == "ct" else None
+    return _result(case, segment, total, registered, parts, pieces, removals, reasons, loose)
 
 
 def _lesion(
@@ -281,12 +282,13 @@ def _result(
     pieces: list[Piece],
     removals: list[str],
     reasons: tuple[str, ...],
+    prior_loose_share: float | None,
 ) -> SegmentResult:
     orientation = case.orientation
     grid = orientation.grid
     prior_ml = float(segment.mask.sum()) * case.prior_voxel_ml
     found = figures(mask, registered, prior_ml, grid) if mask.any() and registered.any() else None
-    outcome, why = decide(mask, registered, found, pieces, reasons, case.followup)
+    outcome, why = decide(mask, registered, found, pieces, reasons, case.followup, prior_loose_share)
     contoured = outcome in (Outcome.FOUND, Outcome.FLAGGED)
     slices = tuple(_slice(case, found_slice) for part in parts for found_slice in part.slices)
     priorities = [s.review_priority for s in slices if s.chosen is not None or s.review_priority > 0]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from P2SAMSlicerLib.geometry import Grid
-from P2SAMSlicerLib.outcome import GONE_SHARE, ContourFigures, Piece, decide, figures
+from P2SAMSlicerLib.outcome import GONE_SHARE, ContourFigures, Piece, decide, figures, loose_share
 from P2SAMSlicerLib.result import Outcome
 from P2SAMSlicerLib.volume import BoolArray, Volume
 from scipy.spatial.transform import Rotation
@@ -205,3 +205,15 @@ def test_figures_are_plain_numbers() -> None:
     found = figures(cube(), cube(), 3.0, GRID)
     assert isinstance(found, ContourFigures)
     assert {type(value) for value in (found.volume_ml, found.change_percent, *found.shift_lps_mm)} == {float}
+
+
+def test_a_contour_that_holds_more_air_than_the_prior_lesion_is_flagged() -> None:
+    mask = cube()
+    followup = ct()
+    followup.array[mask & cube((8, 15, 15), 4)] = -700  # an eighth of the contour
+    found = figures(mask, mask, float(mask.sum()) * GRID.voxel_ml, GRID)
+    assert loose_share(followup, mask) == pytest.approx(1 / 8)
+    for prior, expected in ((0.0, Outcome.FLAGGED), (0.1, Outcome.FOUND), (None, Outcome.FOUND)):
+        outcome, reasons = decide(mask, mask, found, [Piece(mask, mask)], (), followup, prior)
+        assert outcome is expected, reasons
+    assert loose_share(followup, mask & False) == 0.0
