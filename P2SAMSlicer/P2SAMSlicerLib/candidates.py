@@ -1,4 +1,4 @@
-"""The candidates of one slice in clinical mode: registered contour, boxes, parts, parts + box, decoded in batches.
+"""The candidates of one slice in clinical mode: registered and expected contour, boxes, parts, parts + box, decoded in batches.
 
 A model that was trained with boxes only (LiteMedSAM) fails with points alone, so for such a model points always come with
 the box; the result says so. Boxes of several sizes let a lesion shrink or grow, and a box that the mask fills to its edge
@@ -21,7 +21,7 @@ from P2SAMSlicerLib.volume import BoolArray
 if TYPE_CHECKING:
     import torch
 
-#: Sizes of the box relative to the carried contour's.
+#: Sizes of the box relative to the expected contour's.
 BOX_SCALES = (0.7, 0.85, 1.0, 1.1, 1.25)
 UNUSUAL_BOXES = ("box x0.7", "box x1.25")
 #: Share of a box side that the mask must fill for that side to move out, how far it moves, and how often.
@@ -32,6 +32,9 @@ WIDEN_ROUNDS = 1
 NEGATIVE_CLEARANCE_MM = 8.0
 
 REGISTERED = "registered contour"
+EXPECTED = "expected contour"
+#: Candidates that no model made.
+WITHOUT_MODEL = (REGISTERED, EXPECTED)
 ABSENT = "no lesion on this slice"
 
 
@@ -41,18 +44,21 @@ class SliceView:
 
     :param features: encoder features ``(C, h, w)``.
     :param distance_mm: signed distance to the carried contour ``(H, W)``, positive inside.
-    :param box_source: contour whose bounding box is prompted: the carried contour of this slice, or, beyond the ends, of
+    :param expected_mm: signed distance to the expected contour ``(H, W)``, positive inside, see
+        :mod:`P2SAMSlicerLib.expected`.
+    :param box_source: contour whose bounding box is prompted: the expected contour of this slice, or, beyond the ends, of
         the nearest slice that has one.
     """
 
     features: torch.Tensor
     distance_mm: NDArray[np.float32]
+    expected_mm: NDArray[np.float32]
     box_source: BoolArray
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A prompt, and the mask that the model answered with (or the registered contour, which no model made).
+    """A prompt, and the mask that the model answered with (or one of :data:`WITHOUT_MODEL`, which no model made).
 
     :param origin: name of the candidate, the same for like candidates of all slices.
     :param logits: at the region's resolution ``(H, W)``; inside where positive.
@@ -95,7 +101,7 @@ def propose(
     :param negatives: numbers of background points to try with each.
     :param plausible_mm: positive points lie at most this far outside the carried contour.
     :param step: called with the prompts decoded so far and in all.
-    :returns: for each slice its proposals, the registered contour first.
+    :returns: for each slice its proposals, the registered and the expected contour first.
     """
     jobs: list[tuple[int, str, PromptSet]] = []
     for row, view in enumerate(slices):
@@ -103,14 +109,14 @@ def propose(
         jobs += [(row, *named) for named in _point_prompts(model, view, reference, max_parts, negatives, plausible_mm)]
     decoded = _decode(model, slices, jobs, step)
     widened = _widen(model, slices, [p for p in decoded if p[1].origin == "box x1"])
-    result = [[_registered(view)] for view in slices]
+    result = [[_contour(REGISTERED, view.distance_mm), _contour(EXPECTED, view.expected_mm)] for view in slices]
     for row, proposal in decoded + widened:
         result[row].append(proposal)
     return result
 
 
-def _registered(view: SliceView) -> Proposal:
-    return Proposal(REGISTERED, PromptSet(), view.distance_mm, float("nan"))
+def _contour(origin: str, distance_mm: NDArray[np.float32]) -> Proposal:
+    return Proposal(origin, PromptSet(), distance_mm, float("nan"))
 
 
 def _point_prompts(

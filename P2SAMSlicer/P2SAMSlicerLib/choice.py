@@ -19,7 +19,7 @@ from P2SAMSlicerLib.retrieval import EMPTY_DISTANCE, wasserstein
 from P2SAMSlicerLib.volume import BoolArray
 
 #: Cost of changing the kind of candidate from one slice to the next, in units of the score.
-SWITCH_COST = 0.5
+SWITCH_COST = 0.25
 #: Weight of the distribution distance, relative to the lesion's own spread.
 DISTANCE_WEIGHT = 0.05
 #: Cost of a box far from the carried contour's size, and of calling a slice empty on which the registered contour has an area:

@@ -1,16 +1,19 @@
-"""Clinical mode on one lesion: region of interest, candidates on every slice, the choice along the lesion."""
+"""Clinical mode on one lesion: region of interest, expected contour, candidates on every slice, the choice along the lesion."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from P2SAMSlicerLib import choice, contour, review
-from P2SAMSlicerLib.candidates import REGISTERED, Proposal, SliceView, propose
+from P2SAMSlicerLib.candidates import WITHOUT_MODEL, Proposal, SliceView, propose
+from P2SAMSlicerLib.change import DEFORMABLE_TOLERANCE_MM, TOLERANCE_MM, VisitChange, compare_visits
 from P2SAMSlicerLib.evidence import LesionEvidence, cells_of_slice
+from P2SAMSlicerLib.expected import expected_contour, signed_pixels_mm
 from P2SAMSlicerLib.intensity import Window, to_rgb
 from P2SAMSlicerLib.models.protocol import PromptableModel
 from P2SAMSlicerLib.options import PropagationOptions
@@ -19,12 +22,19 @@ from P2SAMSlicerLib.region import Region, region_around
 from P2SAMSlicerLib.result import Candidate
 from P2SAMSlicerLib.volume import BoolArray, Volume
 
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+
 #: Side of the sampled region in pixels. It resolves what a CT voxel shows; models with a larger input enlarge it themselves.
 REGION_PIXELS = 256
 #: Slices beyond the carried contour's ends that are looked at, as length: a lesion may have grown there.
 BEYOND_ENDS_MM = 9.0
 #: A lesion whose largest slice covers fewer feature cells than this is too small for the model to see a shape.
 TOO_SMALL_CELLS = 9.0
+#: Distances to the expected contour are told apart up to here, in mm.
+EXPECTED_REACH_MM = 12.0
+#: Beyond the region's window nothing is near, in mm.
+FAR_MM = -1000.0
 _ENCODE_BATCH = 4
 
 #: (stage, done, total)
@@ -54,47 +64,63 @@ class LesionContour:
     :param mask: on the follow-up's canonical grid; all False where the lesion was not found.
     :param slices: ascending without gaps; empty if the lesion is too small for the model.
     :param too_small: the model was not asked.
+    :param change: how the visits differ around the lesion; None where they were not compared.
     """
 
     mask: BoolArray
     slices: tuple[LesionSlice, ...]
     too_small: bool = False
+    change: VisitChange | None = None
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """One lesion on both visits, all in canonical order and the working frame.
+
+    :param prior: prior CT.
+    :param mask: the lesion on the prior's grid.
+    :param followup: follow-up CT.
+    :param distance_mm: signed distance to the carried contour on the follow-up's grid, not negative somewhere.
+    :param transform: follow-up to prior, which carried it.
+    :param windows: windows of the prior's and of the follow-up's images.
+    """
+
+    prior: Volume
+    mask: BoolArray
+    followup: Volume
+    distance_mm: NDArray[np.float32]
+    transform: sitk.Transform
+    windows: tuple[Window, Window]
+
+    @property
+    def carried(self) -> BoolArray:
+        """The registered contour on the follow-up's grid."""
+        inside: BoolArray = self.distance_mm >= 0
+        return inside
 
 
 @dataclass(frozen=True)
 class _Views:
+    """The looked-at slices: indices, HU and images on the region of interest, and what the candidates see."""
+
     region: Region
     indices: list[int]
     hu: list[NDArray[np.float32]]
+    images: list[NDArray[np.uint8]]
     slices: list[SliceView]
 
 
-def segment_lesion(
-    model: PromptableModel,
-    prior: Volume,
-    lesion: BoolArray,
-    followup: Volume,
-    distance_mm: NDArray[np.float32],
-    windows: tuple[Window, Window],
-    options: PropagationOptions,
-    step: Step,
-) -> LesionContour:
-    """Find one lesion of the prior on the follow-up.
-
-    :param prior: in canonical order and the working frame.
-    :param lesion: the lesion on the prior's grid.
-    :param followup: in canonical order and the working frame.
-    :param distance_mm: signed distance to the carried contour on the follow-up's grid, not negative somewhere.
-    :param windows: windows of the prior's and of the follow-up's images.
-    """
-    carried = distance_mm >= 0
+def segment_lesion(model: PromptableModel, lesion: Lesion, options: PropagationOptions, step: Step) -> LesionContour:
+    """Find one lesion of the prior on the follow-up."""
+    followup, distance_mm, carried = lesion.followup, lesion.distance_mm, lesion.carried
     region = region_around(carried, followup.grid, options.margin_mm, REGION_PIXELS)
-    shown = [region.crop(plane, followup.grid, outside=-1000.0) >= 0 for plane in distance_mm if (plane >= 0).any()]
+    shown = [region.crop(plane, followup.grid, outside=FAR_MM) >= 0 for plane in distance_mm if (plane >= 0).any()]
     if largest_slice_cells(carried, followup, region, model) < TOO_SMALL_CELLS or not any(s.any() for s in shown):
         return LesionContour(np.zeros_like(carried), (), too_small=True)
-    views = _views(model, followup, distance_mm, carried, region, windows[1], step)
-    learned = prior_features(model, prior, lesion, windows[0], region.side, REGION_PIXELS, options.seed)
-    step("encode", len(views.indices) + 1, len(views.indices) + 1)
+    change = _compare(lesion, options)
+    learned = prior_features(model, lesion.prior, lesion.mask, lesion.windows[0], region.side, REGION_PIXELS, options.seed)
+    evidence = LesionEvidence.learn(learned.lesion, learned.surroundings)
+    views = _views(model, lesion, region, change, evidence, step)
     proposals = propose(
         model,
         views.slices,
@@ -104,22 +130,46 @@ def segment_lesion(
         options.plausible_mm,
         lambda done, total: step("decode", done, total),
     )
-    evidence = LesionEvidence.learn(learned.lesion, learned.surroundings)
-    foreground = learned.reference.foreground
-    spread = choice.own_spread(foreground, options.seed)
-    areas = [int((view.distance_mm >= 0).sum()) for view in views.slices]
-    area = float(np.median([a for a in areas if a]))
-    scored = []
-    for row, (view, offered) in enumerate(zip(views.slices, proposals, strict=True)):
-        offered[:] = [_limited(p, view, options.plausible_mm) for p in offered]
-        features = channels_last(view.features)
-        gain = evidence.map(cells_of_slice(features, to_rgb(views.hu[row], windows[1])[..., 0]), view.distance_mm)
-        scored.append(choice.score(offered, features, gain, foreground, spread, area, areas[row], options.seed))
-        step("choose", row + 1, len(proposals))
+    scored, areas = _score(views, proposals, evidence, learned.reference.foreground, options, step)
+    area = _typical(areas)
     chosen = choice.choose_sequence(scored, [choice.ABSENT_COST * expected / area for expected in areas])
     masks = [_chosen_mask(s, c) for s, c in zip(scored, chosen, strict=True)]
-    mask = contour.assemble(masks, [view.distance_mm for view in views.slices], views.indices, region, followup.grid)
-    return LesionContour(mask, _slices(views, scored, chosen, masks))
+    mask = contour.assemble(masks, [view.expected_mm for view in views.slices], views.indices, region, followup.grid)
+    return LesionContour(mask, _slices(views, scored, chosen, masks), change=change)
+
+
+def _compare(lesion: Lesion, options: PropagationOptions) -> VisitChange | None:
+    if options.modality != "ct":
+        return None  # a CBCT's values are no HU: its differences to a CT say nothing of the tissue
+    tolerance = DEFORMABLE_TOLERANCE_MM if options.registration == "deformable" else TOLERANCE_MM
+    return compare_visits(lesion.prior, lesion.followup, lesion.distance_mm, lesion.transform, tolerance)
+
+
+def _score(
+    views: _Views,
+    proposals: list[list[Proposal]],
+    evidence: LesionEvidence,
+    foreground: NDArray[np.float32],
+    options: PropagationOptions,
+    step: Step,
+) -> tuple[list[list[choice.Scored]], list[int]]:
+    """The proposals of all slices with their scores, and the area of the expected contour on each slice."""
+    spread = choice.own_spread(foreground, options.seed)
+    areas = [int((view.expected_mm > 0).sum()) for view in views.slices]
+    scored = []
+    for row, (view, offered) in enumerate(zip(views.slices, proposals, strict=True)):
+        limited = [_limited(p, view, options.plausible_mm) for p in offered]
+        features = channels_last(view.features)
+        gain = evidence.map(cells_of_slice(features, views.images[row][..., 0]), view.expected_mm)
+        area = _typical(areas)
+        scored.append(choice.score(limited, features, gain, foreground, spread, area, areas[row], options.seed))
+        step("choose", row + 1, len(proposals))
+    return scored, areas
+
+
+def _typical(areas: list[int]) -> float:
+    """Pixels of a typical slice; makes the scores of all slices comparable."""
+    return float(np.median([a for a in areas if a]))
 
 
 def largest_slice_cells(carried: BoolArray, followup: Volume, region: Region, model: PromptableModel) -> float:
@@ -131,36 +181,69 @@ def largest_slice_cells(carried: BoolArray, followup: Volume, region: Region, mo
 
 def _views(
     model: PromptableModel,
-    followup: Volume,
-    distance_mm: NDArray[np.float32],
-    carried: BoolArray,
+    lesion: Lesion,
     region: Region,
-    window: Window,
+    change: VisitChange | None,
+    evidence: LesionEvidence,
     step: Step,
 ) -> _Views:
     """Encode the slices of the carried contour and a few beyond its ends."""
-    grid = followup.grid
-    present = np.flatnonzero(carried.any(axis=(1, 2)))
+    grid = lesion.followup.grid
+    present = np.flatnonzero(lesion.carried.any(axis=(1, 2)))
     beyond = int(np.ceil(BEYOND_ENDS_MM / grid.spacing[2]))
     indices = list(range(max(0, int(present[0]) - beyond), min(grid.shape[0], int(present[-1]) + beyond + 1)))
-    hu = [region.crop(followup.array[z], grid) for z in indices]
-    distances = [region.crop(distance_mm[z], grid, outside=-1000.0) for z in indices]
-    shown = [d >= 0 for d in distances]
-    filled = [row for row, mask in enumerate(shown) if mask.any()]
+    hu = [region.crop(lesion.followup.array[z], grid) for z in indices]
+    distances = [region.crop(lesion.distance_mm[z], grid, outside=FAR_MM) for z in indices]
+    # Without the offset between the visits, the same tissue has the same grey as on the prior's images.
+    offset = np.float32(change.offset_hu if change else 0.0)
+    images = [to_rgb(plane - offset, lesion.windows[1]) for plane in hu]
+    expected = _expected(lesion, region, change, evidence, model.card.feature_size, indices, images, distances)
+    filled = [row for row, mask in enumerate(expected) if mask.any()]
     slices: list[SliceView] = []
     for start in range(0, len(indices), _ENCODE_BATCH):
-        features = model.encode([to_rgb(plane, window) for plane in hu[start : start + _ENCODE_BATCH]])
-        for offset in range(features.shape[0]):
-            row = start + offset
+        features = model.encode(images[start : start + _ENCODE_BATCH])
+        for offset_row in range(features.shape[0]):
+            row = start + offset_row
             nearest = min(filled, key=lambda other: (abs(other - row), other))
-            slices.append(SliceView(features[offset], distances[row], shown[nearest]))
-        step("encode", min(start + _ENCODE_BATCH, len(indices)), len(indices) + 1)
-    return _Views(region, indices, hu, slices)
+            expected_mm = _expected_mm(expected[row], distances[row], region.pixel_mm)
+            slices.append(SliceView(features[offset_row], distances[row], expected_mm, expected[nearest]))
+        step("encode", min(start + _ENCODE_BATCH, len(indices)), len(indices))
+    return _Views(region, indices, hu, images, slices)
+
+
+def _expected_mm(expected: BoolArray, distance_mm: NDArray[np.float32], pixel_mm: float) -> NDArray[np.float32]:
+    """Signed distance to the expected contour: in the slice, and beyond the registered contour's ends along the lesion."""
+    if not expected.any() and not (distance_mm >= 0).any():
+        return np.clip(distance_mm, -EXPECTED_REACH_MM, EXPECTED_REACH_MM)
+    return signed_pixels_mm(expected, pixel_mm, EXPECTED_REACH_MM)
+
+
+def _expected(
+    lesion: Lesion,
+    region: Region,
+    change: VisitChange | None,
+    evidence: LesionEvidence,
+    cells: int,
+    indices: list[int],
+    images: list[NDArray[np.uint8]],
+    distances: list[NDArray[np.float32]],
+) -> list[BoolArray]:
+    """The expected contour of every slice; the registered contour where the visits were not compared or nothing would stay."""
+    registered: list[BoolArray] = [distance >= 0 for distance in distances]
+    if change is None:
+        return registered
+    grid, expected = lesion.followup.grid, []
+    for z, image, distance in zip(indices, images, distances, strict=True):
+        before = to_rgb(region.crop(change.slice_prior(z), grid), lesion.windows[0])
+        towards = evidence.hu_map(image[..., 0], cells) - evidence.hu_map(before[..., 0], cells)
+        strength = region.crop(change.slice_strength(z), grid, outside=0.0)
+        expected.append(expected_contour(distance, strength, towards, region.pixel_mm))
+    return expected if any(mask.any() for mask in expected) else registered
 
 
 def _limited(proposal: Proposal, view: SliceView, plausible_mm: float) -> Proposal:
     """A candidate without what lies implausibly far from the carried contour (the other leg's muscle, a vessel)."""
-    if proposal.origin == REGISTERED:
+    if proposal.origin in WITHOUT_MODEL:
         return proposal
     logits = np.where(view.distance_mm > -plausible_mm, proposal.logits, np.minimum(proposal.logits, -1.0))
     return Proposal(proposal.origin, proposal.prompt, logits.astype(np.float32), proposal.predicted_iou)

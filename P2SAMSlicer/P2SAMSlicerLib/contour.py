@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from P2SAMSlicerLib.expected import signed_pixels_mm
 from P2SAMSlicerLib.geometry import Grid
 from P2SAMSlicerLib.region import Region
 from P2SAMSlicerLib.volume import BoolArray
@@ -17,10 +18,10 @@ from P2SAMSlicerLib.volume import BoolArray
 SLICE_BLEND_MM = 1.5
 #: Distances beyond this many mm from a mask's border do not take part in the blending.
 BLEND_REACH_MM = 8.0
-#: Weight of the registered contour against the chosen one where the border is drawn (0 would follow the model alone). Between
+#: Weight of the expected contour against the chosen one where the border is drawn (0 would follow the model alone). Between
 #: the two lies, on average, a better border than either: the model is sharp where there is contrast, the registration
 #: where there is none. It moves a border by BLEND_LIMIT_MM at most, so growth and shrinkage stay possible.
-REGISTERED_WEIGHT = 0.35
+EXPECTED_WEIGHT = 0.35
 BLEND_LIMIT_MM = 2.0
 #: A separate piece is dropped if it is less than this share of the contour, or does not touch the carried contour.
 SMALLEST_PIECE = 0.05
@@ -41,21 +42,21 @@ class CleanedContour:
 
 
 def assemble(
-    masks: Sequence[BoolArray], registered_mm: Sequence[NDArray[np.float32]], indices: Sequence[int], region: Region, grid: Grid
+    masks: Sequence[BoolArray], expected_mm: Sequence[NDArray[np.float32]], indices: Sequence[int], region: Region, grid: Grid
 ) -> BoolArray:
     """Masks on the region of interest as one mask on the slices' grid ``(z, y, x)``.
 
     :param masks: the chosen one of every slice ``(pixels, pixels)``, empty where the lesion is absent.
-    :param registered_mm: signed distance to the registered contour, positive inside, of every slice.
+    :param expected_mm: signed distance to the expected contour, positive inside, of every slice.
     :param indices: their slice indices, ascending without gaps.
     """
     from scipy import ndimage
 
-    distance = np.stack([_signed_mm(mask, region.pixel_mm) for mask in masks])
+    distance = np.stack([signed_pixels_mm(mask, region.pixel_mm, BLEND_REACH_MM) for mask in masks])
     for row, mask in enumerate(masks):
-        registered = registered_mm[row] >= 0
-        if (mask & registered).any():
-            pull = REGISTERED_WEIGHT / (1 + REGISTERED_WEIGHT) * (_signed_mm(registered, region.pixel_mm) - distance[row])
+        if (mask & (expected_mm[row] > 0)).any():
+            expected = np.clip(expected_mm[row], -BLEND_REACH_MM, BLEND_REACH_MM)
+            pull = EXPECTED_WEIGHT * (expected - distance[row])
             distance[row] += np.clip(pull, -BLEND_LIMIT_MM, BLEND_LIMIT_MM)
     present = np.array([mask.any() for mask in masks], dtype=np.float32)
     # Absent slices do not take part: they would shrink the lesion's ends, the more so the thinner the slices are.
@@ -68,15 +69,6 @@ def assemble(
         if masks[row].any():  # an absent slice stays absent: blending must not bring the lesion back
             result[z] = region.place(smooth[row], grid, outside=-BLEND_REACH_MM) > 0
     return result
-
-
-def _signed_mm(mask: BoolArray, pixel_mm: float) -> NDArray[np.float32]:
-    from scipy import ndimage
-
-    if not mask.any():
-        return np.full(mask.shape, -BLEND_REACH_MM, dtype=np.float32)
-    distance = ndimage.distance_transform_edt(mask) - ndimage.distance_transform_edt(~mask)
-    return np.clip(distance * pixel_mm, -BLEND_REACH_MM, BLEND_REACH_MM).astype(np.float32)
 
 
 def cavities(mask: BoolArray) -> BoolArray:

@@ -3,7 +3,7 @@
 The paper's retrieval asks how near a candidate's feature distribution is to the lesion's (equation 3). That alone cannot see
 a contour that is too small, because a part of a lesion looks like the lesion. So clinical mode also learns what the prior's
 *surroundings* look like, and weighs the two: the log-odds of lesion against surroundings, once on encoder features and once
-on plain HU, plus a location prior from the registered contour.
+on plain HU, plus a location prior from the expected contour.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 #: Inverse strength of the ridge: 256 encoder features, or three of HU, against some thousand correlated cells of one patient.
 FEATURE_REGULARISATION, HU_REGULARISATION = 0.001, 1.0
-#: Weight of what HU say against what the encoder says. Where a lesion is isodense with muscle, HU say little by themselves.
-HU_WEIGHT = 1.0
+#: Weights of what the encoder's features and what HU say, against the location prior. Both are learned on one CT of one
+#: patient, and are believed less than the place.
+FEATURE_WEIGHT, HU_WEIGHT = 0.7, 0.7
 #: Log-odds beyond this are not believed: the follow-up differs from the prior in more than the lesion.
 LIMIT = 3.0
-#: Distance from the carried contour, in mm, that weighs as much as one unit of log-odds.
-LOCATION_MM = 4.0
+#: Distance from the expected contour, in mm, that weighs as much as one unit of log-odds.
+LOCATION_MM = 3.0
 #: Smoothing of the cells' log-odds, in cells, before they are enlarged to pixels.
 SMOOTHING_CELLS = 0.7
 
@@ -55,15 +56,18 @@ def cells_of_slice(features: NDArray[np.float32], gray: NDArray[np.uint8]) -> Ce
     :param features: encoder features ``(h, w, C)``.
     :param gray: the windowed image ``(H, W)`` that was encoded, ``H`` and ``W`` being multiples of ``h`` and ``w``.
     """
+    cells = features.shape[0]
+    return Cells(features.reshape(cells * cells, -1), _hu_of_cells(gray, cells))
+
+
+def _hu_of_cells(gray: NDArray[np.uint8], cells: int) -> NDArray[np.float32]:
     from scipy import ndimage
 
-    cells = features.shape[0]
     values = gray.astype(np.float32) / 255.0
     mean = pool_to_cells(values, cells)
     deviation = np.sqrt(np.maximum(pool_to_cells(values * values, cells) - mean**2, 0.0))
     around = ndimage.gaussian_filter(mean, 2.0)
-    hu = np.stack([mean, deviation, around], axis=-1).reshape(-1, 3).astype(np.float32)
-    return Cells(features.reshape(cells * cells, -1), hu)
+    return np.stack([mean, deviation, around], axis=-1).reshape(-1, 3).astype(np.float32)
 
 
 def pool_to_cells(image: NDArray[np.generic], cells: int) -> NDArray[np.float32]:
@@ -119,21 +123,25 @@ class LesionEvidence:
         """Evidence at every pixel of a slice; positive where lesion is the better explanation.
 
         :param cells: all cells of the slice, see :func:`cells_of_slice`.
-        :param distance_mm: signed distance to the carried contour ``(H, W)``, positive inside.
+        :param distance_mm: signed distance to the expected contour ``(H, W)``, positive inside.
         """
         pixels = distance_mm.shape[0]
-        side = round(len(cells) ** 0.5)
-        by_features = _enlarge(self._by_features(cells.features).reshape(side, side), pixels)
-        by_hu = _enlarge(self._by_hu(cells.hu).reshape(side, side), pixels)
-        evidence = np.clip(by_features, -LIMIT, LIMIT) + HU_WEIGHT * np.clip(by_hu, -LIMIT, LIMIT)
-        result: NDArray[np.float32] = evidence + np.clip(distance_mm / LOCATION_MM, -LIMIT, LIMIT)
+        by_features = _as_pixels(self._by_features(cells.features), pixels)
+        by_hu = _as_pixels(self._by_hu(cells.hu), pixels)
+        location = np.clip(distance_mm / LOCATION_MM, -LIMIT, LIMIT)
+        result: NDArray[np.float32] = FEATURE_WEIGHT * by_features + HU_WEIGHT * by_hu + location
         return result
 
+    def hu_map(self, gray: NDArray[np.uint8], cells: int) -> NDArray[np.float32]:
+        """What HU alone say at every pixel of a windowed slice ``(H, W)``, divided into ``cells x cells`` feature cells."""
+        return _as_pixels(self._by_hu(_hu_of_cells(gray, cells)), gray.shape[0])
 
-def _enlarge(cells: NDArray[np.float32], pixels: int) -> NDArray[np.float32]:
-    """``(h, h)`` -> ``(pixels, pixels)``, smoothed, bilinear, cell centres kept in place."""
+
+def _as_pixels(log_odds: NDArray[np.float32], pixels: int) -> NDArray[np.float32]:
+    """Log-odds of a slice's cells as ``(pixels, pixels)``, smoothed, bilinear, centres kept in place, within :data:`LIMIT`."""
     from scipy import ndimage
 
-    smooth = ndimage.gaussian_filter(cells, SMOOTHING_CELLS)
-    result: NDArray[np.float32] = ndimage.zoom(smooth, pixels / cells.shape[0], order=1, grid_mode=True, mode="nearest")
-    return result
+    side = round(len(log_odds) ** 0.5)
+    smooth = ndimage.gaussian_filter(log_odds.reshape(side, side), SMOOTHING_CELLS)
+    enlarged: NDArray[np.float32] = ndimage.zoom(smooth, pixels / side, order=1, grid_mode=True, mode="nearest")
+    return np.clip(enlarged, -LIMIT, LIMIT)

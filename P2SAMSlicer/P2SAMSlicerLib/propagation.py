@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from P2SAMSlicerLib import __version__, contour, review
-from P2SAMSlicerLib.clinical import LesionContour, segment_lesion
+from P2SAMSlicerLib.clinical import Lesion, LesionContour, segment_lesion
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.intensity import PAPER_WINDOW, WINDOWS, Modality, Window, check_hounsfield, percentile_window
 from P2SAMSlicerLib.models.protocol import PromptableModel
@@ -224,7 +224,7 @@ def _segment(
             thin = bool(nearest > -max(followup.grid.spacing)) and not _at_volume_edge(distance == nearest)
             pieces.append(Piece(carried, carried, thin=thin, outside_share=1.0))
             continue
-        found = _lesion(model, case, lesion, distance, windows, options, _reporter(progress, number))
+        found = _lesion(model, case, lesion, distance, registration, windows, options, _reporter(progress, number))
         parts.append(found)
         mask_found = found.mask
         if mask_found.any():
@@ -242,13 +242,15 @@ def _lesion(
     case: _Case,
     lesion: BoolArray,
     distance: NDArray[np.float32],
+    registration: Registration,
     windows: tuple[Window, Window],
     options: PropagationOptions,
     step: Callable[[str, int, int], None],
 ) -> LesionContour:
     if options.mode == "paper":
         return segment_in_paper_mode(model, case.prior, lesion, case.followup, distance >= 0, windows, options, step)
-    return segment_lesion(model, case.prior, lesion, case.followup, distance, windows, options, step)
+    both = Lesion(case.prior, lesion, case.followup, distance, registration.transform, windows)
+    return segment_lesion(model, both, options, step)
 
 
 def _clean(

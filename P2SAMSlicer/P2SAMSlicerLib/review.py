@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from P2SAMSlicerLib.candidates import REGISTERED, Proposal
+from P2SAMSlicerLib.candidates import WITHOUT_MODEL, Proposal
 from P2SAMSlicerLib.volume import BoolArray
 
 #: HU step across the border (3 mm inside against 3 mm outside) that counts as sharp; muscle against fat is about 150.
@@ -40,7 +40,7 @@ def slice_signals(
     :param hu: the slice's HU on the region.
     :param pixel_mm: pixel size of the region.
     """
-    others = [p.mask for p in proposals if p.origin != REGISTERED and p.mask.any()]
+    others = [p.mask for p in proposals if p.origin not in WITHOUT_MODEL and p.mask.any()]
     if not chosen.any() and not registered.any():
         return {"model answers disagree": 0.0}  # nothing was expected there, and nothing is drawn
     disagreement = float(np.mean([_difference(chosen, other) for other in others])) if others else 1.0

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from P2SAMSlicerLib.candidates import (
     BOX_SCALES,
+    EXPECTED,
     NEGATIVE_CLEARANCE_MM,
     REGISTERED,
     Proposal,
@@ -43,7 +44,8 @@ def image_of(mask: Mask, inside: int = 180, outside: int = 90) -> NDArray[np.uin
 def view_of(model: BrightnessModel, shown: Mask, carried: Mask, box_source: Mask | None = None) -> SliceView:
     """A slice on which ``shown`` is bright, with one-millimetre pixels."""
     distance = signed_distance(carried, (1.0, 1.0)) if carried.any() else np.full((SIZE, SIZE), -1000.0, np.float32)
-    return SliceView(model.encode([image_of(shown)])[0], distance, carried if box_source is None else box_source)
+    source = carried if box_source is None else box_source
+    return SliceView(model.encode([image_of(shown)])[0], distance, distance, source)
 
 
 def reference_of(model: BrightnessModel, lesion: Mask) -> Reference:
@@ -109,9 +111,9 @@ def test_each_slice_has_each_kind_of_candidate_once() -> None:
     boxes = ["box x0.7", "box x0.85", "box x1", "box x1.1", "box x1.25"]
     for proposals in proposed(model, views):
         names = [p.origin for p in proposals]
-        assert names[: 1 + len(boxes)] == [REGISTERED, *boxes]
+        assert names[: 2 + len(boxes)] == [REGISTERED, EXPECTED, *boxes]
         assert len(set(names)) == len(names)
-        assert set(parts) <= set(names) <= {REGISTERED, *boxes, *parts, "widened box"}
+        assert set(parts) <= set(names) <= {REGISTERED, EXPECTED, *boxes, *parts, "widened box"}
 
 
 def test_no_more_parts_are_tried_than_the_reference_has_distinct_cells() -> None:
@@ -176,7 +178,7 @@ def test_progress_counts_up_to_all_prompts() -> None:
 
 def test_a_model_trained_with_boxes_only_never_gets_points_without_a_box() -> None:
     model = BrightnessModel(("box",))
-    for proposal in proposed(model, [view_of(model, disc(30), disc(25))])[0][1:]:
+    for proposal in proposed(model, [view_of(model, disc(30), disc(25))])[0][2:]:
         assert proposal.prompt.box is not None
 
 
