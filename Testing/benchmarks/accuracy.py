@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def measure(model: Any, folder: Path, peers: dict[str, Any]) -> dict[str, Any]:
     """All figures of one case."""
-    from P2SAMSlicerLib.candidates import REGISTERED
+    from P2SAMSlicerLib.candidates import WITHOUT_MODEL
     from P2SAMSlicerLib.metrics import evaluate
     from P2SAMSlicerLib.propagation import propagate
     from P2SAMSlicerLib.resample import segments_on_grid
@@ -88,7 +88,7 @@ def measure(model: Any, folder: Path, peers: dict[str, Any]) -> dict[str, Any]:
         "volume_error_percent": result.as_dict()["volume_error_percent"],
         "missed_fraction": result.as_dict()["missed_fraction"],
         "chosen": dict(chosen),
-        "model_share": 1 - chosen[REGISTERED] / max(1, sum(chosen.values())),
+        "model_share": 1 - sum(chosen[name] for name in WITHOUT_MODEL) / max(1, sum(chosen.values())),
         "seconds": round(seconds, 1),
         "stage_seconds": dict(visit.stage_seconds),
         "peak_memory_gib": round(peak_memory_gib(), 2),

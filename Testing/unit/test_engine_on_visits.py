@@ -57,7 +57,7 @@ def test_a_shrinking_lung_tumour_is_followed_from_the_command_line_and_evaluated
     summary = json.loads((out / "summary.json").read_text())
     segment = summary["followups"][0]["segments"][0]
     assert segment["outcome"] in ("found", "flagged")
-    assert segment["volume_change_percent"] < -10  # the tumour lost more than half of its volume; the engine sees a part of it
+    assert segment["volume_change_percent"] < -10  # the tumour lost more than half of its volume
     result = read_segmentation(out / "followup_ct.seg.nrrd")
     assert result.grid.same_as(read_volume(case / "followup_ct.nii.gz").grid)
     figures = tmp_path / "figures.json"
@@ -66,8 +66,8 @@ def test_a_shrinking_lung_tumour_is_followed_from_the_command_line_and_evaluated
     assert main([*command, "--truth", str(case / "followup_seg.nii.gz"), "--json", str(figures)]) == 0
     truth = segments_on_grid(read_segmentation(case / "followup_seg.nii.gz"), None, result.grid)[0][0].mask
     dice = volumetric_dice(result.segments[0].mask, truth)
-    assert dice > max(peers(case, "rigid"), peers(case, "elastix_bspline")) + 0.03
-    assert dice > volumetric_dice(result.segments[1].mask, truth) + 0.03  # the registered contour beside it
+    assert dice > max(peers(case, "rigid"), peers(case, "elastix_bspline")) + 0.08
+    assert dice > volumetric_dice(result.segments[1].mask, truth) + 0.08  # the registered contour beside it
     measured = json.loads(figures.read_text())["comparisons"][0]
     assert measured["volumetric_dice"] == pytest.approx(dice, abs=1e-6)
     assert measured["hd95_mm"] > 0
