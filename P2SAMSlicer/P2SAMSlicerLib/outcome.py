@@ -49,8 +49,9 @@ class Piece:
     :param mask: what was found ``(z, y, x)``.
     :param registered: the registered prior contour.
     :param too_small: the model was not asked, because the lesion shows no shape at its resolution.
-    :param thin: nothing was carried because the lesion lies between two of the follow-up's slices.
+    :param thin: the lesion lies between the follow-up's voxel centres; ``registered`` marks the voxels that it touches.
     :param outside_share: share of it that was carried outside the follow-up's field of view.
+    :param limits: limits of the search that the contour reaches, in words.
     """
 
     mask: BoolArray
@@ -58,11 +59,12 @@ class Piece:
     too_small: bool = False
     thin: bool = False
     outside_share: float = 0.0
+    limits: tuple[str, ...] = ()
 
     def reasons(self) -> list[str]:
         """What a person has to know of this piece; empty if nothing."""
         if self.thin:
-            return ["it is thinner than the follow-up's slices"]
+            return ["it is thinner than the follow-up's voxels; the registered prior contour marks the voxels that it touches"]
         if not self.registered.any():
             return ["its registered prior contour lies outside the follow-up's field of view"]
         if self.too_small:
@@ -78,7 +80,7 @@ class Piece:
         gap = not drawn[inside[0] : inside[-1] + 1].all() and bool(expected[inside[0] : inside[-1] + 1].all())
         if gap or absent > MAX_ABSENT_SHARE * expected.sum():
             found.append(f"no lesion on {absent} of the {int(expected.sum())} slices of the registered contour")
-        return found
+        return [*found, *self.limits]
 
 
 def figures(mask: BoolArray, registered: BoolArray, prior_ml: float, grid: Grid) -> ContourFigures:

@@ -91,7 +91,7 @@ def test_too_small_is_said_before_anything_about_the_contour() -> None:
 
 
 def test_a_lesion_between_two_slices_is_too_small_and_says_why() -> None:
-    outcome, reasons = judged(NOTHING, registered=NOTHING, pieces=[Piece(NOTHING, NOTHING, thin=True, outside_share=1.0)])
+    outcome, reasons = judged(NOTHING, registered=NOTHING, pieces=[Piece(NOTHING, NOTHING, thin=True)])
     assert outcome is Outcome.TOO_SMALL
     assert "thinner" in reasons[0]
 
@@ -205,6 +205,10 @@ def test_figures_are_plain_numbers() -> None:
     found = figures(cube(), cube(), 3.0, GRID)
     assert isinstance(found, ContourFigures)
     assert {type(value) for value in (found.volume_ml, found.change_percent, *found.shift_lps_mm)} == {float}
+
+
+def test_a_limit_of_the_search_that_is_reached_flags_the_contour() -> None:
+    assert judged(cube(), pieces=[Piece(cube(), cube(), limits=("it goes on",))]) == (Outcome.FLAGGED, ("lesion: it goes on",))
 
 
 def test_a_contour_that_holds_more_air_than_the_prior_lesion_is_flagged() -> None:
