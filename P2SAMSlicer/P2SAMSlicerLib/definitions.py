@@ -16,6 +16,8 @@ SEGMENT = {
     "volume_change_percent": "100 (volume_ml / prior_volume_ml - 1): relative to the prior's volume",
     "centroid_shift_mm": "LPS vector (to the patient's left, back, head) from the registered prior contour's centroid to the"
     " contour's, so what the registration moved is not in it",
+    "lost_tissue_share": "share of the volume that is lesion on both visits whose HU became less like the prior lesion's, less"
+    " the share of changed HU in the surroundings; null for CBCT, a small lesion, or no contour",
     "removals": "what clean-up took away, filled or opened",
 }
 

@@ -16,7 +16,7 @@ def method_notes(card: ModelCard, options: PropagationOptions) -> tuple[str, ...
         return ("paper mode looks at the slices of the registered contour only, so growth beyond its ends is not found",)
     notes = []
     if "points" not in card.trained_prompts:
-        notes.append(f"{card.title} was not trained with points, so P2SAM's points are always combined with a box")
+        notes.append(f"{card.id} was not trained with points, so P2SAM's points are always combined with a box")
     notes.append(
         "the written border lies between the chosen candidate and the registered contour (weights 1 and "
         f"{REGISTERED_WEIGHT:g}), at most {BLEND_LIMIT_MM:g} mm from the candidate"

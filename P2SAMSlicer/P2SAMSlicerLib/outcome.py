@@ -26,6 +26,9 @@ MAX_ABSENT_SHARE = 0.3
 #: its volume, has probably kept what the tumour left.
 LOOSE_HU = -30
 MAX_LOOSE_GAIN = 0.05
+#: Share of the lesion's tissue that may look less like the prior's lesion, beyond what the surroundings changed. On simulated
+#: second visits it stays below zero where the lesion is still there.
+MAX_LOST_SHARE = 0.05
 #: Scanners write values below any air where nothing was measured.
 PADDING_HU = -1100
 
@@ -105,6 +108,7 @@ def decide(
     visit_reasons: tuple[str, ...],
     followup: Volume,
     prior_loose_share: float | None = None,
+    lost_tissue_share: float | None = None,
 ) -> tuple[Outcome, tuple[str, ...]]:
     """Outcome and reasons of one segment.
 
@@ -113,6 +117,7 @@ def decide(
     :param visit_reasons: why the whole visit is doubtful (registration, modality, overrides).
     :param followup: on the masks' grid.
     :param prior_loose_share: :func:`loose_share` of the prior's lesion; None where the follow-up's values are no HU.
+    :param lost_tissue_share: see :func:`P2SAMSlicerLib.tissue_change.lost_share`; None where it could not be judged.
     """
     of_pieces = []
     for number, piece in enumerate(pieces, start=1):
@@ -132,6 +137,11 @@ def decide(
     if prior_loose_share is not None and loose > prior_loose_share + MAX_LOOSE_GAIN:
         before = 100 * prior_loose_share
         reasons.append(f"{100 * loose:.0f} % of the contour is fat, lung or air, against {before:.0f} % in the prior's lesion")
+    if lost_tissue_share is not None and lost_tissue_share > MAX_LOST_SHARE:
+        reasons.append(
+            f"{100 * lost_tissue_share:.0f} % of the contour no longer looks like the prior's lesion (limit"
+            f" {100 * MAX_LOST_SHARE:.0f} %): the tumour may have shrunk, vanished or darkened there"
+        )
     if _at_edge(mask, followup):
         reasons.append("the contour touches the edge of the follow-up's field of view")
     return (Outcome.FLAGGED if reasons else Outcome.FOUND), tuple(reasons)

@@ -28,6 +28,7 @@ from P2SAMSlicerLib.resample import resample_mask
 from P2SAMSlicerLib.result import Outcome, SegmentResult, SliceResult, VisitResult
 from P2SAMSlicerLib.search_limit import search_limits
 from P2SAMSlicerLib.thin_lesion import touched_voxels
+from P2SAMSlicerLib.tissue_change import lost_share
 from P2SAMSlicerLib.visit_checks import check_visits
 from P2SAMSlicerLib.volume import BoolArray, Segment, Volume
 
@@ -119,8 +120,9 @@ def propagate(
             found = _segment(model, case, case.masks[number], registration, windows, options, progress)
         with clock.stage("registration"):
             near = judge.near(found.registered)
+        lost = _lost_share(judge, registration, found) if options.modality == "ct" else None
         why = (*quality.reasons, *near.reasons, *reasons)
-        results.append(_result(case, segment, number, found, near, why, options))
+        results.append(_result(case, segment, number, found, near, lost, why, options))
     return VisitResult(
         name=followup.name,
         grid=followup.grid,
@@ -309,12 +311,19 @@ def _reporter(progress: Progress, lesion: int) -> Callable[[str, int, int], None
     return lambda stage, done, total: progress(ProgressEvent(stage, done, total, f"lesion {lesion}"))
 
 
+def _lost_share(judge: RegistrationJudge, registration: Registration, carried: _Carried) -> float | None:
+    return lost_share(
+        judge.fixed, judge.moving, registration.transform, judge.coarse(carried.mask), judge.coarse(carried.registered)
+    )
+
+
 def _result(
     case: _Case,
     segment: Segment,
     number: int,
     carried: _Carried,
     near: LocalQuality,
+    lost: float | None,
     reasons: tuple[str, ...],
     options: PropagationOptions,
 ) -> SegmentResult:
@@ -324,7 +333,7 @@ def _result(
     prior_ml = float(segment.mask.sum()) * case.prior_voxel_ml
     loose = loose_share(case.prior, case.masks[number]) if options.modality == "ct" else None
     found = figures(mask, registered, prior_ml, grid) if mask.any() and registered.any() else None
-    outcome, why = decide(mask, registered, found, carried.pieces, reasons, case.followup, loose)
+    outcome, why = decide(mask, registered, found, carried.pieces, reasons, case.followup, loose, lost)
     contoured = outcome in (Outcome.FOUND, Outcome.FLAGGED)
     slices = tuple(_slice(case, lesion, each) for lesion, part in carried.lesions for each in part.slices)
     priorities = [s.review_priority for s in slices if s.chosen is not None or s.review_priority > 0]
@@ -342,6 +351,7 @@ def _result(
         slices=slices,
         removals=tuple(carried.removals),
         registration=near.as_dict(),
+        lost_tissue_share=lost,
     )
 
 

@@ -75,12 +75,14 @@ class RegistrationJudge:
 
     :param prior: CT of the prior visit.
     :param followup: CT of the follow-up, in the same millimetre frame.
+    :ivar fixed: the follow-up with voxels of at least 3 mm.
+    :ivar moving: the prior likewise.
     """
 
     def __init__(self, prior: Volume, followup: Volume, registration: Registration) -> None:
         # Only the coarse images are kept: this lives as long as the segmentation takes, and the full ones are large.
-        self._fixed = Pyramid(to_image(followup)).at(QUALITY_MM)
-        self._moving = Pyramid(to_image(prior)).at(QUALITY_MM)
+        self.fixed = Pyramid(to_image(followup)).at(QUALITY_MM)
+        self.moving = Pyramid(to_image(prior)).at(QUALITY_MM)
         self._followup = followup
         self._registration = registration
         self._fields: tuple[NDArray[np.float32], BoolArray] | None = None
@@ -95,8 +97,8 @@ class RegistrationJudge:
         import SimpleITK as sitk
 
         # Without the skin: a fraction of a voxel there is a step of a thousand HU, and would outweigh the whole body.
-        body = sitk.BinaryErode(body_mask(self._fixed, f"follow-up CT '{self._followup.name}'"), [1, 1, 0])
-        correlation = similarity(self._fixed, self._moving, body, self._registration.transform)
+        body = sitk.BinaryErode(body_mask(self.fixed, f"follow-up CT '{self._followup.name}'"), [1, 1, 0])
+        correlation = similarity(self.fixed, self.moving, body, self._registration.transform)
         rotation = _rotation_deg(self._registration.rigid, _centre(lesions, self._followup))
         return BodyQuality(rotation, correlation, _body_reasons(rotation, correlation))
 
@@ -107,28 +109,36 @@ class RegistrationJudge:
         """
         import SimpleITK as sitk
 
-        image = array_to_image(carried, self._followup.grid)
-        inside = sitk.GetArrayFromImage(sitk.Resample(image, self._fixed, sitk.Transform(), sitk.sitkNearestNeighbor, 0)) > 0
+        inside = self.coarse(carried)
         centre = _centre(carried, self._followup)
         if carried.any() and not inside.any():  # it is smaller than the voxels that are judged
-            index = self._fixed.TransformPhysicalPointToIndex(centre.tolist())[::-1]
+            index = self.fixed.TransformPhysicalPointToIndex(centre.tolist())[::-1]
             inside[tuple(np.clip(index, 0, np.asarray(inside.shape) - 1))] = True
-        near = _near(inside, np.asarray(self._fixed.GetSpacing())[::-1])
+        near = _near(inside, np.asarray(self.fixed.GetSpacing())[::-1])
         around = sitk.GetImageFromArray((near & ~inside).astype(np.uint8))
-        around.CopyInformation(self._fixed)
+        around.CopyInformation(self.fixed)
         known = bool(sitk.GetArrayViewFromImage(around).any())
         transform = self._registration.transform
-        correlation = similarity(self._fixed, self._moving, around, transform) if known else float("nan")
+        correlation = similarity(self.fixed, self.moving, around, transform) if known else float("nan")
         shift = float(np.linalg.norm(np.asarray(self._registration.rigid.TransformPoint(centre.tolist())) - centre))
         figures = (shift, correlation, *self._deformation(near))
         return LocalQuality(*figures, reasons=_local_reasons(*figures))
+
+    def coarse(self, mask: BoolArray) -> BoolArray:
+        """A mask on the follow-up's grid brought to the grid of ``fixed``."""
+        import SimpleITK as sitk
+
+        image = array_to_image(mask, self._followup.grid)
+        inside = sitk.Resample(image, self.fixed, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
+        result: BoolArray = sitk.GetArrayFromImage(inside) > 0
+        return result
 
     def _deformation(self, near: BoolArray) -> tuple[float, float]:
         """Longest displacement beyond the rigid part, and share of folded voxels, within a mask."""
         if self._registration.kind not in ("deformable", "file") or not near.any():
             return 0.0, 0.0
         if self._fields is None:
-            self._fields = _displacement(self._registration, self._fixed)
+            self._fields = _displacement(self._registration, self.fixed)
         length, folded = self._fields
         return float(length[near].max()), float(folded[near].mean())
 

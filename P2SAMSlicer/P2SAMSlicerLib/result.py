@@ -119,6 +119,7 @@ class SegmentResult:
     :param centroid_shift_mm: LPS vector from the registered prior contour's centroid to the result's (None without one).
     :param removals: what clean-up took away, in words with its volume.
     :param registration: quality figures and flags of the registration near this segment, ready for JSON.
+    :param lost_tissue_share: see :func:`P2SAMSlicerLib.tissue_change.lost_share`; None where it could not be judged.
     """
 
     source: Segment
@@ -134,6 +135,7 @@ class SegmentResult:
     slices: tuple[SliceResult, ...]
     removals: tuple[str, ...] = ()
     registration: Mapping[str, Any] = field(default_factory=dict)
+    lost_tissue_share: float | None = None
 
 
 @dataclass(frozen=True)

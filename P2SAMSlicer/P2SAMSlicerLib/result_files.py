@@ -301,6 +301,7 @@ def _segment_entry(result: SegmentResult) -> dict[str, Any]:
         "prior_volume_ml": result.prior_volume_ml,
         "volume_change_percent": result.volume_change_percent,
         "centroid_shift_mm": result.centroid_shift_mm,
+        "lost_tissue_share": result.lost_tissue_share,
         "removals": list(result.removals),
         "registration": dict(result.registration),
         "slices": [_slice_entry(each) for each in result.slices],

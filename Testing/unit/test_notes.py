@@ -9,7 +9,7 @@ from stub_model import BrightnessModel
 
 def test_a_model_without_points_is_named_and_the_box_beside_the_points_is_said() -> None:
     told = " ".join(method_notes(BrightnessModel(("box",)).card, PropagationOptions()))
-    assert "brightness was not trained with points" in told
+    assert "stub was not trained with points" in told
     assert "combined with a box" in told
 
 

@@ -125,6 +125,19 @@ def test_no_contour_leaves_the_plausible_distance_and_reaching_it_is_flagged() -
         assert distance[result.mask[z]].max(initial=0.0) <= 6.0 + 2.0 * GRID.spacing[0]
 
 
+def test_a_lesion_whose_tissue_changed_is_flagged_though_its_shape_is_the_same() -> None:
+    prior, segment = prior_visit()
+    same, changed = still(segment.mask), still(segment.mask)
+    changed.array[segment.mask] -= 30  # still brighter than muscle, so the model finds it
+    results = [carry(prior, segment.mask, followup) for followup in (same, changed)]
+    for result in results:
+        assert result.mask is not None
+        assert dice(result.mask, segment.mask) > 0.85
+        assert result.lost_tissue_share is not None
+    said = [any("no longer looks like the prior's lesion" in reason for reason in result.reasons) for result in results]
+    assert said == [False, True]
+
+
 # --------------------------------------------------------------------------------------------- lesions of several pieces
 FAR_APART = ((-20.0, -30.0, -25.0), (30.0, -20.0, 25.0))
 
@@ -413,6 +426,7 @@ def test_a_cbct_is_always_flagged_and_its_values_may_be_anything() -> None:
     result = propagate(BrightnessModel(), prior, [segment], odd, replace(STILL, modality="cbct"))
     assert result.segments[0].outcome is not Outcome.FOUND
     assert any("CBCT" in reason for reason in result.segments[0].reasons)
+    assert result.segments[0].lost_tissue_share is None, "its values are no HU"
     assert result.warnings
     check_result(result.segments[0], GRID)
 
