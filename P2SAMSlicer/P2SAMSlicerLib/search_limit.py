@@ -18,6 +18,9 @@ NEAR_LIMIT_MM = 1.0
 #: Share of a lesion's border, over all its slices, that may lie at the limit: one that grew to one side has more of it there,
 #: a spike on a single slice has less.
 MOST_AT_LIMIT = 0.02
+#: Area on the last slice looked at, relative to the registered contour's median slice, from which on the contour has not merely
+#: tapered off there.
+LEAST_LAST_AREA = 0.25
 
 
 def search_limits(
@@ -77,16 +80,18 @@ def _border(
 
 
 def _beyond_the_ends(found: LesionContour, mask: BoolArray, distance_mm: NDArray[np.float32]) -> int:
-    """Slices between the registered contour's end and the last one looked at, if the contour has come that far; else 0.
+    """Slices between the registered contour's end and the last one looked at, if the contour is still large there; else 0.
 
     A last slice of the whole volume does not count: that is the field of view's limit, and a reason of its own.
     """
-    expected = np.flatnonzero((distance_mm >= 0).any(axis=(1, 2)))
+    areas = (distance_mm >= 0).sum(axis=(1, 2))
+    expected = np.flatnonzero(areas)
+    least = max(1.0, LEAST_LAST_AREA * float(np.median(areas[expected])))
     reached = []
     for end, last, volume_end in (
         (int(expected[0]), found.slices[0].index, 0),
         (int(expected[-1]), found.slices[-1].index, mask.shape[0] - 1),
     ):
-        if last not in (end, volume_end) and mask[last].any():
+        if last not in (end, volume_end) and mask[last].sum() >= least:
             reached.append(abs(last - end))
     return max(reached, default=0)

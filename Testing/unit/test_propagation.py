@@ -125,14 +125,14 @@ def test_no_contour_leaves_the_plausible_distance_and_reaching_it_is_flagged() -
         assert distance[result.mask[z]].max(initial=0.0) <= 6.0 + 2.0 * GRID.spacing[0]
 
 
-def test_a_lesion_whose_tissue_changed_is_flagged_though_its_shape_is_the_same() -> None:
+def test_a_lesion_whose_tissue_changed_is_flagged_though_it_lies_where_it_was() -> None:
     prior, segment = prior_visit()
     same, changed = still(segment.mask), still(segment.mask)
-    changed.array[segment.mask] -= 30  # still brighter than muscle, so the model finds it
+    changed.array[segment.mask] -= 20  # still brighter than muscle, so the model finds it
     results = [carry(prior, segment.mask, followup) for followup in (same, changed)]
     for result in results:
         assert result.mask is not None
-        assert dice(result.mask, segment.mask) > 0.85
+        assert dice(result.mask, segment.mask) > 0.75
         assert result.lost_tissue_share is not None
     said = [any("no longer looks like the prior's lesion" in reason for reason in result.reasons) for result in results]
     assert said == [False, True]

@@ -89,6 +89,13 @@ def test_a_contour_on_the_last_slice_looked_at_is_flagged(slices: range, mm: str
     assert all(f"last slice looked at, {mm} mm beyond the registered contour's end" in reason for reason in reasons)
 
 
+@pytest.mark.parametrize(("rows", "flagged"), [(4, False), (6, True)])
+def test_a_tip_that_tapers_off_on_the_last_slice_is_no_growth(rows: int, flagged: bool) -> None:
+    mask = cylinder(range(5, 16))
+    mask[15, 35 + rows :] = False  # of 20 rows
+    assert bool(limits(mask)) is flagged
+
+
 def test_the_volumes_own_end_is_not_the_searchs() -> None:
     mask, short = cylinder(range(7, 16)), replace(GRID, shape=(16, 90, 90))
     assert limits(mask)
