@@ -23,7 +23,8 @@ BLEND_REACH_MM = 8.0
 #: where there is none. It moves a border by BLEND_LIMIT_MM at most, so growth and shrinkage stay possible.
 EXPECTED_WEIGHT = 0.35
 BLEND_LIMIT_MM = 2.0
-#: A separate piece is dropped if it is less than this share of the contour, or does not touch the carried contour.
+#: A separate piece that the prior did not have is dropped if it is less than this share of the contour, or does not touch the
+#: carried contour; one of as many as the prior had, if both hold.
 SMALLEST_PIECE = 0.05
 #: A cavity of the prior counts (and stays open) from this volume on.
 CAVITY_ML = 0.05
@@ -96,9 +97,11 @@ def bounding_box(mask: BoolArray, pad: Sequence[int] = (0, 0, 0)) -> tuple[slice
 def clean(mask: BoolArray, carried: BoolArray, prior_pieces: int, prior_cavity: BoolArray | None, grid: Grid) -> CleanedContour:
     """Drop specks, fill holes that the prior did not have, keep cavities that it had.
 
+    The largest piece always stays.
+
     :param mask: the assembled contour.
     :param carried: the registered prior contour on the same grid.
-    :param prior_pieces: connected pieces of the prior's lesion; as many may stay.
+    :param prior_pieces: connected pieces of the prior's lesion; as many may stay, see :data:`SMALLEST_PIECE`.
     :param prior_cavity: the prior's cavities carried to the follow-up, or None if it had none.
     """
     from scipy import ndimage
@@ -110,20 +113,20 @@ def clean(mask: BoolArray, carried: BoolArray, prior_pieces: int, prior_cavity: 
         if taken.any():
             mask = mask & ~prior_cavity
             removals.append(f"cavity of the prior kept open: {taken.sum() * grid.voxel_ml:.2f} ml")
-    else:
-        holes = cavities(mask)
-        if holes.any():
-            mask = mask | holes
-            removals.append(f"holes filled that the prior did not have: {holes.sum() * grid.voxel_ml:.2f} ml")
+    holes = _apart_from(cavities(mask), prior_cavity)
+    if holes.any():
+        mask = mask | holes
+        removals.append(f"holes filled that the prior did not have: {holes.sum() * grid.voxel_ml:.2f} ml")
     pieces, count = ndimage.label(mask)
     if count > 1:
         sizes = np.bincount(pieces.ravel())[1:]
         order = np.argsort(-sizes, kind="stable")
         touching = np.bincount(pieces[carried], minlength=count + 1)[1:] > 0
+        large = sizes >= SMALLEST_PIECE * sizes.sum()
         keep = [
             k
             for rank, k in enumerate(order)
-            if rank < prior_pieces or (touching[k] and sizes[k] >= SMALLEST_PIECE * sizes.sum())
+            if rank == 0 or (touching[k] and large[k]) or (rank < prior_pieces and (touching[k] or large[k]))
         ]
         dropped = [k for k in range(count) if k not in keep]
         if dropped:
@@ -131,6 +134,17 @@ def clean(mask: BoolArray, carried: BoolArray, prior_pieces: int, prior_cavity: 
             removals.append(f"{len(dropped)} separate piece{'s' if len(dropped) > 1 else ''} removed: {volume:.2f} ml")
             mask = np.isin(pieces, np.asarray(keep) + 1)
     return CleanedContour(mask, tuple(removals))
+
+
+def _apart_from(holes: BoolArray, cavity: BoolArray | None) -> BoolArray:
+    """The holes that do not touch the prior's cavity: it may have grown, and what it grew to belongs to it."""
+    from scipy import ndimage
+
+    if cavity is None or not (holes & cavity).any():
+        return holes
+    labels, _ = ndimage.label(holes, np.ones((3, 3, 3)))
+    result: BoolArray = holes & ~np.isin(labels, np.unique(labels[cavity & holes]))
+    return result
 
 
 def separate_lesions(mask: BoolArray, grid: Grid, apart_mm: float) -> list[BoolArray]:

@@ -25,3 +25,15 @@ class OutputError(P2SAMError, OSError):
 
 class Cancelled(P2SAMError):
     """The caller asked to stop. Nothing was written."""
+
+
+def unexpected(error: Exception) -> str:
+    """One line for an error that nobody foresaw, for a screen or a file that others may see.
+
+    Its own words are left out, and its traceback is shown on request only: they may hold anything, such as a folder that is
+    named after a patient.
+    """
+    kind = type(error).__name__
+    # The system's own words for its errors name no file.
+    told = f"{kind} ({error.strerror})" if isinstance(error, OSError) and isinstance(error.strerror, str) else kind
+    return f"unexpected {told}: a fault of this program (p2sam --debug shows the traceback, which may name folders)"

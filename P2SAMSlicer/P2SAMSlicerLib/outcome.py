@@ -26,6 +26,9 @@ MAX_ABSENT_SHARE = 0.3
 #: its volume, has probably kept what the tumour left.
 LOOSE_HU = -30
 MAX_LOOSE_GAIN = 0.05
+#: Share of the lesion's tissue that may look less like the prior's lesion, beyond what the surroundings changed. On simulated
+#: second visits it stays below zero where the lesion is still there.
+MAX_LOST_SHARE = 0.05
 #: Scanners write values below any air where nothing was measured.
 PADDING_HU = -1100
 
@@ -49,8 +52,9 @@ class Piece:
     :param mask: what was found ``(z, y, x)``.
     :param registered: the registered prior contour.
     :param too_small: the model was not asked, because the lesion shows no shape at its resolution.
-    :param thin: nothing was carried because the lesion lies between two of the follow-up's slices.
+    :param thin: the lesion lies between the follow-up's voxel centres; ``registered`` marks the voxels that it touches.
     :param outside_share: share of it that was carried outside the follow-up's field of view.
+    :param limits: limits of the search that the contour reaches, in words.
     """
 
     mask: BoolArray
@@ -58,11 +62,12 @@ class Piece:
     too_small: bool = False
     thin: bool = False
     outside_share: float = 0.0
+    limits: tuple[str, ...] = ()
 
     def reasons(self) -> list[str]:
         """What a person has to know of this piece; empty if nothing."""
         if self.thin:
-            return ["it is thinner than the follow-up's slices"]
+            return ["it is thinner than the follow-up's voxels; the registered prior contour marks the voxels that it touches"]
         if not self.registered.any():
             return ["its registered prior contour lies outside the follow-up's field of view"]
         if self.too_small:
@@ -78,7 +83,7 @@ class Piece:
         gap = not drawn[inside[0] : inside[-1] + 1].all() and bool(expected[inside[0] : inside[-1] + 1].all())
         if gap or absent > MAX_ABSENT_SHARE * expected.sum():
             found.append(f"no lesion on {absent} of the {int(expected.sum())} slices of the registered contour")
-        return found
+        return [*found, *self.limits]
 
 
 def figures(mask: BoolArray, registered: BoolArray, prior_ml: float, grid: Grid) -> ContourFigures:
@@ -103,6 +108,7 @@ def decide(
     visit_reasons: tuple[str, ...],
     followup: Volume,
     prior_loose_share: float | None = None,
+    lost_tissue_share: float | None = None,
 ) -> tuple[Outcome, tuple[str, ...]]:
     """Outcome and reasons of one segment.
 
@@ -111,6 +117,7 @@ def decide(
     :param visit_reasons: why the whole visit is doubtful (registration, modality, overrides).
     :param followup: on the masks' grid.
     :param prior_loose_share: :func:`loose_share` of the prior's lesion; None where the follow-up's values are no HU.
+    :param lost_tissue_share: see :func:`P2SAMSlicerLib.lost_tissue.lost_share`; None where it could not be judged.
     """
     of_pieces = []
     for number, piece in enumerate(pieces, start=1):
@@ -130,6 +137,11 @@ def decide(
     if prior_loose_share is not None and loose > prior_loose_share + MAX_LOOSE_GAIN:
         before = 100 * prior_loose_share
         reasons.append(f"{100 * loose:.0f} % of the contour is fat, lung or air, against {before:.0f} % in the prior's lesion")
+    if lost_tissue_share is not None and lost_tissue_share > MAX_LOST_SHARE:
+        reasons.append(
+            f"{100 * lost_tissue_share:.0f} % of the contour no longer looks like the prior's lesion (limit"
+            f" {100 * MAX_LOST_SHARE:.0f} %): the tumour may have shrunk, vanished or darkened there"
+        )
     if _at_edge(mask, followup):
         reasons.append("the contour touches the edge of the follow-up's field of view")
     return (Outcome.FLAGGED if reasons else Outcome.FOUND), tuple(reasons)

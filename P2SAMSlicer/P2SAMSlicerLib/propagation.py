@@ -12,19 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from P2SAMSlicerLib import __version__, contour, review
-from P2SAMSlicerLib.clinical import Lesion, LesionContour, segment_lesion
+from P2SAMSlicerLib.clinical import Lesion, LesionContour, LesionSlice, segment_lesion
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.intensity import PAPER_WINDOW, WINDOWS, Modality, Window, check_hounsfield, percentile_window
+from P2SAMSlicerLib.lost_tissue import lost_share
 from P2SAMSlicerLib.models.protocol import PromptableModel
+from P2SAMSlicerLib.notes import method_notes
 from P2SAMSlicerLib.options import PropagationOptions
 from P2SAMSlicerLib.orientation import Orientation, WorkingFrame, to_working_frame
 from P2SAMSlicerLib.outcome import Piece, decide, figures, loose_share
 from P2SAMSlicerLib.paper_visit import segment_in_paper_mode
 from P2SAMSlicerLib.progress import Progress, ProgressEvent, silent
 from P2SAMSlicerLib.registration import Registration, carry_distance, in_working_frame, read_transform, register
-from P2SAMSlicerLib.registration_quality import RegistrationQuality, assess
+from P2SAMSlicerLib.registration_quality import BodyQuality, LocalQuality, RegistrationJudge
 from P2SAMSlicerLib.resample import resample_mask
 from P2SAMSlicerLib.result import Outcome, SegmentResult, SliceResult, VisitResult
+from P2SAMSlicerLib.search_limit import search_limits
+from P2SAMSlicerLib.thin_lesion import touched_voxels
 from P2SAMSlicerLib.visit_checks import check_visits
 from P2SAMSlicerLib.volume import BoolArray, Segment, Volume
 
@@ -61,6 +65,20 @@ class _Case:
     prior_voxel_ml: float
 
 
+@dataclass
+class _Carried:
+    """One segment on the follow-up's canonical grid, before anything is said of it.
+
+    :param lesions: what was found of each separate lesion that the model was asked for, with its number from 1.
+    """
+
+    mask: BoolArray
+    registered: BoolArray
+    lesions: list[tuple[int, LesionContour]] = field(default_factory=list)
+    pieces: list[Piece] = field(default_factory=list)
+    removals: list[str] = field(default_factory=list)
+
+
 def propagate(
     model: PromptableModel,
     prior: Volume,
@@ -90,8 +108,8 @@ def propagate(
         case = _prepare(prior, segments, followup)
         windows = _windows(case, options)
     with clock.stage("registration"):
-        registration, quality = _register(case, options, progress)
-    reasons = [*quality.reasons, *overrides, *warnings]
+        registration, judge, quality = _register(case, options, progress)
+    reasons = [*overrides, *warnings]
     if options.modality == "cbct":
         reasons.append("CBCT: its values are no HU, and no CBCT was ever measured with this tool")
     if options.mode == "paper" and "points" not in model.card.trained_prompts:
@@ -99,16 +117,22 @@ def propagate(
     results = []
     for number, segment in enumerate(segments):
         with clock.stage("segmentation"):
-            results.append(_segment(model, case, number, segment, registration, windows, options, tuple(reasons), progress))
+            found = _segment(model, case, case.masks[number], registration, windows, options, progress)
+        with clock.stage("registration"):
+            near = judge.near(found.registered)
+        lost = _lost_share(judge, registration, found) if options.modality == "ct" else None
+        why = (*quality.reasons, *near.reasons, *reasons)
+        results.append(_result(case, segment, number, found, near, lost, why, options))
     return VisitResult(
         name=followup.name,
         grid=followup.grid,
         segments=tuple(results),
-        registration={"kind": options.registration, "starts": list(registration.starts), **quality.as_dict()},
+        registration=_registration_entry(options, registration, quality, results),
         stage_seconds={name: round(value, 3) for name, value in clock.seconds.items()},
         warnings=tuple(warnings),
         overrides=overrides,
         provenance=_provenance(model, options),
+        notes=method_notes(model.card, options),
     )
 
 
@@ -174,7 +198,9 @@ def _windows(case: _Case, options: PropagationOptions) -> tuple[Window, Window]:
     return usual, percentile_window(case.followup.array) if options.modality == "cbct" else usual
 
 
-def _register(case: _Case, options: PropagationOptions, progress: Progress) -> tuple[Registration, RegistrationQuality]:
+def _register(
+    case: _Case, options: PropagationOptions, progress: Progress
+) -> tuple[Registration, RegistrationJudge, BodyQuality]:
     union = np.logical_or.reduce(case.masks)
     steps = 4 if options.registration == "deformable" else 3
     done = iter(range(steps + 1))
@@ -190,51 +216,63 @@ def _register(case: _Case, options: PropagationOptions, progress: Progress) -> t
             lambda name: progress(ProgressEvent("registration", next(done), steps, name)),
         )
     carried = carry_distance(union, case.prior.grid, case.followup.grid, registration.transform) >= 0
-    quality = assess(case.prior, case.followup, registration, carried)
+    judge = RegistrationJudge(case.prior, case.followup, registration)
+    quality = judge.body(carried)
     progress(ProgressEvent("registration", steps, steps))
-    return registration, quality
+    return registration, judge, quality
+
+
+def _registration_entry(
+    options: PropagationOptions, registration: Registration, body: BodyQuality, segments: Sequence[SegmentResult]
+) -> dict[str, Any]:
+    """What is told of the registration: the body's figures, and every segment's reasons under its name."""
+    entry = {"kind": options.registration, "starts": list(registration.starts), **body.as_dict()}
+    for segment in segments:
+        entry["reasons"] += [f"segment '{segment.source.name}': {text}" for text in segment.registration["reasons"]]
+    return entry
 
 
 def _segment(
     model: PromptableModel,
     case: _Case,
-    number: int,
-    segment: Segment,
+    mask: BoolArray,
     registration: Registration,
     windows: tuple[Window, Window],
     options: PropagationOptions,
-    reasons: tuple[str, ...],
     progress: Progress,
-) -> SegmentResult:
-    prior, followup, mask = case.prior, case.followup, case.masks[number]
+) -> _Carried:
+    """Carry one segment's lesions, one after the other."""
+    prior, followup = case.prior, case.followup
     shape = followup.grid.shape
-    total, registered = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
-    parts: list[LesionContour] = []
-    pieces: list[Piece] = []
-    removals: list[str] = []
-    for number, lesion in enumerate(contour.separate_lesions(mask, prior.grid, SEPARATE_LESIONS_MM)):
+    carried_all = _Carried(np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool))
+    for number, lesion in enumerate(contour.separate_lesions(mask, prior.grid, SEPARATE_LESIONS_MM), start=1):
         distance = carry_distance(lesion, prior.grid, followup.grid, registration.transform)
         carried = distance >= 0
-        registered |= carried
         lost = 1.0 - float(carried.sum()) * followup.grid.voxel_ml / (float(lesion.sum()) * prior.grid.voxel_ml)
         cut_off = max(0.0, lost) if _at_volume_edge(carried) else 0.0
         if not carried.any():
             nearest = distance.max()
             # Nearest to the volume's edge, it lies beyond it; else it lies between voxels.
             thin = bool(nearest > -max(followup.grid.spacing)) and not _at_volume_edge(distance == nearest)
-            pieces.append(Piece(carried, carried, thin=thin, outside_share=1.0))
+            if thin:
+                touched = touched_voxels(lesion, prior.grid, followup.grid, registration.transform, distance)
+                carried_all.registered |= touched
+                carried_all.pieces.append(Piece(carried, touched, thin=True))
+            else:
+                carried_all.pieces.append(Piece(carried, carried, outside_share=1.0))
             continue
+        carried_all.registered |= carried
         found = _lesion(model, case, lesion, distance, registration, windows, options, _reporter(progress, number))
-        parts.append(found)
+        carried_all.lesions.append((number, found))
         mask_found = found.mask
         if mask_found.any():
             cleaned = _clean(mask_found, carried, lesion, case, registration)
             mask_found = cleaned.mask
-            removals += cleaned.removals
-        total |= mask_found
-        pieces.append(Piece(mask_found, carried, found.too_small, outside_share=cut_off))
-    loose = loose_share(prior, mask) if options.modality == "ct" else None
-    return _result(case, segment, total, registered, parts, pieces, removals, reasons, loose)
+            carried_all.removals += cleaned.removals
+        carried_all.mask |= mask_found
+        limits = search_limits(found, mask_found, distance, followup.grid, options)
+        carried_all.pieces.append(Piece(mask_found, carried, found.too_small, outside_share=cut_off, limits=limits))
+    return carried_all
 
 
 def _lesion(
@@ -272,34 +310,40 @@ def _at_volume_edge(carried: BoolArray) -> bool:
 
 def _reporter(progress: Progress, lesion: int) -> Callable[[str, int, int], None]:
     # A number and not the segment's name, which may hold a patient's.
-    return lambda stage, done, total: progress(ProgressEvent(stage, done, total, f"lesion {lesion + 1}"))
+    return lambda stage, done, total: progress(ProgressEvent(stage, done, total, f"lesion {lesion}"))
+
+
+def _lost_share(judge: RegistrationJudge, registration: Registration, carried: _Carried) -> float | None:
+    return lost_share(
+        judge.fixed, judge.moving, registration.transform, judge.coarse(carried.mask), judge.coarse(carried.registered)
+    )
 
 
 def _result(
     case: _Case,
     segment: Segment,
-    mask: BoolArray,
-    registered: BoolArray,
-    parts: list[LesionContour],
-    pieces: list[Piece],
-    removals: list[str],
+    number: int,
+    carried: _Carried,
+    near: LocalQuality,
+    lost: float | None,
     reasons: tuple[str, ...],
-    prior_loose_share: float | None,
+    options: PropagationOptions,
 ) -> SegmentResult:
     orientation = case.orientation
     grid = orientation.grid
+    mask, registered = carried.mask, carried.registered
     prior_ml = float(segment.mask.sum()) * case.prior_voxel_ml
+    loose = loose_share(case.prior, case.masks[number]) if options.modality == "ct" else None
     found = figures(mask, registered, prior_ml, grid) if mask.any() and registered.any() else None
-    outcome, why = decide(mask, registered, found, pieces, reasons, case.followup, prior_loose_share)
+    outcome, why = decide(mask, registered, found, carried.pieces, reasons, case.followup, loose, lost)
     contoured = outcome in (Outcome.FOUND, Outcome.FLAGGED)
-    slices = tuple(_slice(case, found_slice) for part in parts for found_slice in part.slices)
+    slices = tuple(_slice(case, lesion, each) for lesion, part in carried.lesions for each in part.slices)
     priorities = [s.review_priority for s in slices if s.chosen is not None or s.review_priority > 0]
-    flagged = outcome is not Outcome.FOUND
     return SegmentResult(
         source=segment,
         outcome=outcome,
         reasons=why,
-        review_priority=review.segment_priority(priorities, flagged),
+        review_priority=review.segment_priority(priorities, flagged=outcome is not Outcome.FOUND),
         mask=orientation.to_stored(mask) if contoured else None,
         registered_mask=orientation.to_stored(registered),
         prior_volume_ml=prior_ml,
@@ -307,11 +351,13 @@ def _result(
         volume_change_percent=found.change_percent if contoured and found else None,
         centroid_shift_mm=found.shift_lps_mm if contoured and found else None,
         slices=slices,
-        removals=tuple(removals),
+        removals=tuple(carried.removals),
+        registration=near.as_dict(),
+        lost_tissue_share=lost,
     )
 
 
-def _slice(case: _Case, found: Any) -> SliceResult:
+def _slice(case: _Case, lesion: int, found: LesionSlice) -> SliceResult:
     grid = case.orientation.grid
     centre = np.array([[(grid.shape[2] - 1) / 2, (grid.shape[1] - 1) / 2, float(found.index)]])
     axis = int(np.argmax(np.abs(grid.direction_matrix[:, 2])))
@@ -322,6 +368,7 @@ def _slice(case: _Case, found: Any) -> SliceResult:
         chosen=found.chosen,
         review_priority=review.priority(found.signals),
         signals=found.signals,
+        lesion=lesion,
     )
 
 

@@ -91,15 +91,19 @@ def array_to_image(array: NDArray[np.generic], grid: Grid) -> sitk.Image:
     return image
 
 
-def body_mask(image: sitk.Image) -> sitk.Image:
-    """The patient without table and air: the largest thing above :data:`BODY_HU`, its holes filled slice by slice."""
+def body_mask(image: sitk.Image, name: str = "CT") -> sitk.Image:
+    """The patient without table and air: the largest thing above :data:`BODY_HU`, its holes filled slice by slice.
+
+    :param name: which CT it is, for the message.
+    :raises InputError: there is no body.
+    """
     import SimpleITK as sitk
 
     tissue = sitk.BinaryMorphologicalOpening(sitk.Cast(image > BODY_HU, sitk.sitkUInt8), [1, 1, 0])
     parts = sitk.RelabelComponent(sitk.ConnectedComponent(tissue), sortByObjectSize=True)
     body = sitk.GetArrayFromImage(parts) == 1
     if not body.any():
-        raise InputError("the CT shows no body (nothing above -400 HU)")
+        raise InputError(f"the {name} shows no body (nothing above {BODY_HU:.0f} HU)")
     from scipy import ndimage
 
     filled = np.stack([ndimage.binary_fill_holes(plane) for plane in body])
@@ -145,7 +149,7 @@ def register(
     :param lesion: union of the segments on the prior's grid; the local steps look at its neighbourhood.
     :param kind: ``none`` trusts the scanners' coordinates; ``rigid``; ``deformable`` adds a local displacement field.
     :param step: called with the name of each step, for progress.
-    :raises InputError: one of the CTs shows no body.
+    :raises InputError: one of the CTs shows no body; the message says which.
     """
     import SimpleITK as sitk
 
@@ -154,7 +158,8 @@ def register(
     fixed, moving = Pyramid(to_image(followup)), Pyramid(to_image(prior))
     step("rigid start")
     coarse_fixed, coarse_moving = fixed.at(COARSE_MM), moving.at(COARSE_MM)
-    fixed_body, moving_body = body_mask(coarse_fixed), body_mask(coarse_moving)
+    fixed_body = body_mask(coarse_fixed, f"follow-up CT '{followup.name}'")
+    moving_body = body_mask(coarse_moving, f"prior CT '{prior.name}'")
     candidates = []
     for name, start in _starts(coarse_fixed, fixed_body, moving_body):
         found = _optimise_rigid(coarse_fixed, coarse_moving, fixed_body, start, iterations=40, step_mm=4.0)

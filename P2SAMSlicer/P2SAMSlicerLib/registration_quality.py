@@ -1,4 +1,4 @@
-"""How far a registration can be trusted: figures for the report, and reasons to flag the visit."""
+"""How far a registration can be trusted, in the body and near each segment: figures for the report, and reasons to flag."""
 
 from __future__ import annotations
 
@@ -27,21 +27,36 @@ QUALITY_MM = 3.0
 
 
 @dataclass(frozen=True)
-class RegistrationQuality:
-    """Figures of one registration, for the report and for the flags.
+class BodyQuality:
+    """Figures of one registration over the whole body.
 
-    :param shift_mm: displacement of the lesion's centre by the rigid part, length in mm.
     :param rotation_deg: angle of the rigid part.
     :param body_correlation: correlation of HU in the body after registration, -1..1.
-    :param local_correlation: the same within 25 mm of the carried lesion, the lesion itself left out.
-    :param deformation_mm: longest displacement that the deformable step adds near the lesion (0 without one).
-    :param folded_share: share of voxels near the lesion whose Jacobian determinant is not positive (TG-132).
     :param reasons: why the registration is not trusted; empty if no check objected.
     """
 
-    shift_mm: float
     rotation_deg: float
     body_correlation: float
+    reasons: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return _plain(self)
+
+
+@dataclass(frozen=True)
+class LocalQuality:
+    """Figures of one registration near the lesions of one segment.
+
+    :param shift_mm: displacement of the segment's centre by the rigid part, length in mm.
+    :param local_correlation: correlation of HU within 25 mm of the carried segment, the segment itself left out; NaN where
+        it was carried out of view.
+    :param deformation_mm: longest displacement that the deformable step adds there (0 without one).
+    :param folded_share: share of voxels there whose Jacobian determinant is not positive (TG-132).
+    :param reasons: why the registration is not trusted there; empty if no check objected.
+    """
+
+    shift_mm: float
     local_correlation: float
     deformation_mm: float
     folded_share: float
@@ -49,55 +64,115 @@ class RegistrationQuality:
 
     def as_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
-        figures = {
-            name: round(float(value), 4) if np.isfinite(value) else None
-            for name, value in vars(self).items()
-            if name != "reasons"
-        }
-        return {**figures, "reasons": list(self.reasons)}
+        return _plain(self)
 
 
-def assess(prior: Volume, followup: Volume, registration: Registration, carried: BoolArray) -> RegistrationQuality:
-    """Judge a registration by what it leaves, independent of the measure that it was optimised by.
+class RegistrationJudge:
+    """Judges a registration by what it leaves, independent of the measure that it was optimised by.
 
-    :param carried: the carried lesion on the follow-up's grid.
+    A registration may fit around one segment and miss another, so each is judged by its own neighbourhood: judged together,
+    a large one would hide a small one.
+
+    :param prior: CT of the prior visit.
+    :param followup: CT of the follow-up, in the same millimetre frame.
+    :ivar fixed: the follow-up with voxels of at least 3 mm.
+    :ivar moving: the prior likewise.
     """
-    import SimpleITK as sitk
 
-    fixed, moving = Pyramid(to_image(followup)).at(QUALITY_MM), Pyramid(to_image(prior)).at(QUALITY_MM)
-    lesion = sitk.Resample(array_to_image(carried, followup.grid), fixed, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
-    near = _near(sitk.GetArrayFromImage(lesion) > 0, np.asarray(fixed.GetSpacing())[::-1])
-    # Without the skin: a fraction of a voxel there is a step of a thousand HU, and would outweigh the whole body.
-    body = sitk.BinaryErode(body_mask(fixed), [1, 1, 0])
-    local = sitk.GetImageFromArray((near & (sitk.GetArrayFromImage(lesion) == 0)).astype(np.uint8))
-    local.CopyInformation(fixed)
-    body_correlation = similarity(fixed, moving, body, registration.transform)
-    known = bool(sitk.GetArrayViewFromImage(local).any())
-    local_correlation = similarity(fixed, moving, local, registration.transform) if known else float("nan")
-    centre = _centre(carried, followup)
-    shift = float(np.linalg.norm(np.asarray(registration.rigid.TransformPoint(centre.tolist())) - centre))
-    deformation, folded = _deformation(registration, fixed, near)
-    figures = (shift, _rotation_deg(registration.rigid, centre), body_correlation, local_correlation, deformation, folded)
-    return RegistrationQuality(*figures, reasons=_reasons(*figures))
+    def __init__(self, prior: Volume, followup: Volume, registration: Registration) -> None:
+        # Only the coarse images are kept: this lives as long as the segmentation takes, and the full ones are large.
+        self.fixed = Pyramid(to_image(followup)).at(QUALITY_MM)
+        self.moving = Pyramid(to_image(prior)).at(QUALITY_MM)
+        self._followup = followup
+        self._registration = registration
+        self._fields: tuple[NDArray[np.float32], BoolArray] | None = None
+
+    def body(self, lesions: BoolArray) -> BodyQuality:
+        """Figures of the whole body.
+
+        :param lesions: all carried segments on the follow-up's grid; the rotation of a transform that is not rigid is taken
+            in their middle.
+        :raises InputError: the follow-up shows no body.
+        """
+        import SimpleITK as sitk
+
+        # Without the skin: a fraction of a voxel there is a step of a thousand HU, and would outweigh the whole body.
+        body = sitk.BinaryErode(body_mask(self.fixed, f"follow-up CT '{self._followup.name}'"), [1, 1, 0])
+        correlation = similarity(self.fixed, self.moving, body, self._registration.transform)
+        rotation = _rotation_deg(self._registration.rigid, _centre(lesions, self._followup))
+        return BodyQuality(rotation, correlation, _body_reasons(rotation, correlation))
+
+    def near(self, carried: BoolArray) -> LocalQuality:
+        """Figures near one carried segment.
+
+        :param carried: it on the follow-up's grid; empty if it was carried out of view.
+        """
+        import SimpleITK as sitk
+
+        inside = self.coarse(carried)
+        centre = _centre(carried, self._followup)
+        if carried.any() and not inside.any():  # it is smaller than the voxels that are judged
+            index = self.fixed.TransformPhysicalPointToIndex(centre.tolist())[::-1]
+            inside[tuple(np.clip(index, 0, np.asarray(inside.shape) - 1))] = True
+        near = _near(inside, np.asarray(self.fixed.GetSpacing())[::-1])
+        around = sitk.GetImageFromArray((near & ~inside).astype(np.uint8))
+        around.CopyInformation(self.fixed)
+        known = bool(sitk.GetArrayViewFromImage(around).any())
+        transform = self._registration.transform
+        correlation = similarity(self.fixed, self.moving, around, transform) if known else float("nan")
+        shift = float(np.linalg.norm(np.asarray(self._registration.rigid.TransformPoint(centre.tolist())) - centre))
+        figures = (shift, correlation, *self._deformation(near))
+        return LocalQuality(*figures, reasons=_local_reasons(*figures))
+
+    def coarse(self, mask: BoolArray) -> BoolArray:
+        """A mask on the follow-up's grid brought to the grid of ``fixed``."""
+        import SimpleITK as sitk
+
+        image = array_to_image(mask, self._followup.grid)
+        inside = sitk.Resample(image, self.fixed, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
+        result: BoolArray = sitk.GetArrayFromImage(inside) > 0
+        return result
+
+    def _deformation(self, near: BoolArray) -> tuple[float, float]:
+        """Longest displacement beyond the rigid part, and share of folded voxels, within a mask."""
+        if self._registration.kind not in ("deformable", "file") or not near.any():
+            return 0.0, 0.0
+        if self._fields is None:
+            self._fields = _displacement(self._registration, self.fixed)
+        length, folded = self._fields
+        return float(length[near].max()), float(folded[near].mean())
 
 
-def _reasons(
-    shift: float, rotation: float, body_correlation: float, local_correlation: float, deformation: float, folded: float
-) -> tuple[str, ...]:
+def _plain(quality: BodyQuality | LocalQuality) -> dict[str, Any]:
+    figures = {
+        name: round(float(value), 4) if np.isfinite(value) else None
+        for name, value in vars(quality).items()
+        if name != "reasons"
+    }
+    return {**figures, "reasons": list(quality.reasons)}
+
+
+def _body_reasons(rotation: float, correlation: float) -> tuple[str, ...]:
     checks = (
-        (shift > MAX_SHIFT_MM, f"registration moves the lesion by {shift:.0f} mm (limit {MAX_SHIFT_MM:.0f})"),
         (
             rotation > MAX_ROTATION_DEG,
             f"registration turns the patient by {rotation:.0f} degrees (limit {MAX_ROTATION_DEG:.0f})",
         ),
         (
-            body_correlation < MIN_BODY_CORRELATION,
-            f"the CTs agree poorly in the body (correlation {body_correlation:.2f}, limit {MIN_BODY_CORRELATION})",
+            correlation < MIN_BODY_CORRELATION,
+            f"the CTs agree poorly in the body (correlation {correlation:.2f}, limit {MIN_BODY_CORRELATION})",
         ),
-        (np.isnan(local_correlation), "the lesion was carried out of view, so the registration cannot be judged there"),
+    )
+    return tuple(text for failed, text in checks if failed)
+
+
+def _local_reasons(shift: float, correlation: float, deformation: float, folded: float) -> tuple[str, ...]:
+    checks = (
+        (shift > MAX_SHIFT_MM, f"registration moves the lesion by {shift:.0f} mm (limit {MAX_SHIFT_MM:.0f})"),
+        (np.isnan(correlation), "the lesion was carried out of view, so the registration cannot be judged there"),
         (
-            local_correlation < MIN_LOCAL_CORRELATION,
-            f"the CTs agree poorly near the lesion (correlation {local_correlation:.2f}, limit {MIN_LOCAL_CORRELATION})",
+            correlation < MIN_LOCAL_CORRELATION,
+            f"the CTs agree poorly near the lesion (correlation {correlation:.2f}, limit {MIN_LOCAL_CORRELATION})",
         ),
         (
             deformation > MAX_DEFORMATION_MM,
@@ -136,18 +211,16 @@ def _rotation_deg(transform: sitk.Transform, centre: NDArray[np.float64]) -> flo
     return float(np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0))))
 
 
-def _deformation(registration: Registration, fixed: sitk.Image, near: BoolArray) -> tuple[float, float]:
-    """Longest displacement beyond the rigid part, and share of folded voxels, near the lesion."""
+def _displacement(registration: Registration, fixed: sitk.Image) -> tuple[NDArray[np.float32], BoolArray]:
+    """Length of the displacement beyond the rigid part in mm, and where space is folded, at every voxel."""
     import SimpleITK as sitk
 
-    if registration.kind not in ("deformable", "file") or not near.any():
-        return 0.0, 0.0
-    both = []
-    for transform in (registration.transform, registration.rigid):
-        field = sitk.TransformToDisplacementField(
+    whole, rigid = (
+        sitk.TransformToDisplacementField(
             transform, sitk.sitkVectorFloat64, fixed.GetSize(), fixed.GetOrigin(), fixed.GetSpacing(), fixed.GetDirection()
         )
-        both.append(field)
-    difference = sitk.GetArrayFromImage(both[0])[near] - sitk.GetArrayFromImage(both[1])[near]
-    jacobian = sitk.GetArrayFromImage(sitk.DisplacementFieldJacobianDeterminant(both[0]))[near]
-    return float(np.linalg.norm(difference, axis=1).max()), float((jacobian <= 0).mean())
+        for transform in (registration.transform, registration.rigid)
+    )
+    folded: BoolArray = sitk.GetArrayFromImage(sitk.DisplacementFieldJacobianDeterminant(whole)) <= 0
+    beyond = sitk.GetArrayFromImage(whole) - sitk.GetArrayFromImage(rigid)
+    return np.linalg.norm(beyond, axis=-1).astype(np.float32), folded

@@ -89,6 +89,7 @@ class SliceResult:
     :param chosen: index into ``candidates``, or None where the lesion was judged absent on this slice.
     :param review_priority: 0..1, larger means look here first; it never says that a slice is right.
     :param signals: the independent signals behind the priority, each 0..1.
+    :param lesion: number of the separate lesion of the segment, from 1; one slice may show several.
     """
 
     index: int
@@ -97,6 +98,7 @@ class SliceResult:
     chosen: int | None
     review_priority: float
     signals: Mapping[str, float] = field(default_factory=dict)
+    lesion: int = 1
 
     @property
     def best(self) -> Candidate | None:
@@ -116,6 +118,8 @@ class SegmentResult:
     :param volume_ml: volume of ``mask`` (None without one).
     :param centroid_shift_mm: LPS vector from the registered prior contour's centroid to the result's (None without one).
     :param removals: what clean-up took away, in words with its volume.
+    :param registration: quality figures and flags of the registration near this segment, ready for JSON.
+    :param lost_tissue_share: see :func:`P2SAMSlicerLib.lost_tissue.lost_share`; None where it could not be judged.
     """
 
     source: Segment
@@ -130,6 +134,8 @@ class SegmentResult:
     centroid_shift_mm: tuple[float, float, float] | None
     slices: tuple[SliceResult, ...]
     removals: tuple[str, ...] = ()
+    registration: Mapping[str, Any] = field(default_factory=dict)
+    lost_tissue_share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -138,10 +144,11 @@ class VisitResult:
 
     :param name: the follow-up volume's name.
     :param grid: the follow-up's stored grid; every mask lies exactly on it.
-    :param registration: quality figures and flags, ready for JSON.
+    :param registration: quality figures of the whole body, and the flags of the body and of every segment; ready for JSON.
     :param stage_seconds: seconds spent in each stage.
     :param overrides: checks that the user overrode, in words.
     :param provenance: model card, device, versions, options; ready for JSON.
+    :param notes: how the contours were made, in words, where that is no objection to them.
     """
 
     name: str
@@ -152,3 +159,4 @@ class VisitResult:
     warnings: tuple[str, ...]
     overrides: tuple[str, ...]
     provenance: Mapping[str, Any]
+    notes: tuple[str, ...] = ()

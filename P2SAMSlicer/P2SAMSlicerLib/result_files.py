@@ -10,6 +10,8 @@ Which segments a follow-up's file holds depends on the outcome:
 An empty contour is never written. Where the registered prior contour is empty too, because it lies outside of the follow-up's
 field of view, the summary says so; a follow-up without any segment has no ``.seg.nrrd`` file. 3D Slicer's file format cannot
 hold that a segment is switched off, so the registered contour carries the tag ``P2SAM.ComparisonOnly`` instead.
+
+The summary defines its figures; ``slices.csv`` has the columns of :data:`P2SAMSlicerLib.definitions.SLICE`.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ import numpy as np
 
 import P2SAMSlicerLib
 from P2SAMSlicerLib.atomic_file import atomic_folder, atomic_write
+from P2SAMSlicerLib.definitions import DEFINITIONS, SLICE
 from P2SAMSlicerLib.errors import OutputError
 from P2SAMSlicerLib.result import Candidate, Outcome, SegmentResult, SliceResult, VisitResult
 from P2SAMSlicerLib.segmentation_file import write_segmentation
@@ -60,11 +63,6 @@ STATEMENT = (
     "For research use only. The contours are unreviewed; no person has looked at them.",
     "New lesions are not sought: only what was contoured on the prior CT is carried to the follow-up.",
     "The review priority says where to look first. It never says that a contour is right.",
-)
-
-SLICE_COLUMNS = (
-    *("followup", "segment", "index", "position_mm", "chosen_candidate", "distance", "score"),
-    *("n_positive", "n_negative", "predicted_iou", "review_priority"),
 )
 
 #: Packages whose version the summary tells.
@@ -248,6 +246,7 @@ def _summary(
         "format_version": FORMAT_VERSION,
         "program": f"P2SAMSlicer {P2SAMSlicerLib.__version__}",
         "statement": list(STATEMENT),
+        "definitions": DEFINITIONS,
         "inputs": dict(inputs),
         "warnings": list(warnings),
         "files": list(files),
@@ -273,6 +272,7 @@ def _visit_entry(visit: VisitResult | FailedVisit, name: str, file: str | None, 
         "stage_seconds": dict(visit.stage_seconds),
         "warnings": list(visit.warnings),
         "overrides": list(visit.overrides),
+        "notes": list(visit.notes),
         **own,
     }
 
@@ -291,7 +291,7 @@ def _segment_entry(result: SegmentResult) -> dict[str, Any]:
     """One segment of a follow-up in the summary."""
     reasons = list(result.reasons)
     if not result.registered_mask.any():
-        reasons.append("the registered prior contour lies outside of the follow-up's field of view and is not written")
+        reasons.append("the registered prior contour holds no voxel of the follow-up and is not written")
     return {
         "segment": result.source.name,
         "outcome": result.outcome,
@@ -301,7 +301,9 @@ def _segment_entry(result: SegmentResult) -> dict[str, Any]:
         "prior_volume_ml": result.prior_volume_ml,
         "volume_change_percent": result.volume_change_percent,
         "centroid_shift_mm": result.centroid_shift_mm,
+        "lost_tissue_share": result.lost_tissue_share,
         "removals": list(result.removals),
+        "registration": dict(result.registration),
         "slices": [_slice_entry(each) for each in result.slices],
     }
 
@@ -326,6 +328,7 @@ def _slice_row(result: SliceResult) -> dict[str, Any]:
     """The figures of one slice; those of the candidate are None where none was chosen."""
     best = result.best
     return {
+        "lesion": result.lesion,
         "index": result.index,
         "position_mm": result.position_mm,
         "chosen_candidate": None if best is None else best.origin,
@@ -341,7 +344,7 @@ def _slice_row(result: SliceResult) -> dict[str, Any]:
 def _write_slices(path: Path, visits: Sequence[VisitResult | FailedVisit], names: Sequence[str]) -> None:
     """One row a follow-up, segment and slice."""
     with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        writer = csv.DictWriter(file, SLICE_COLUMNS)
+        writer = csv.DictWriter(file, list(SLICE))
         writer.writeheader()
         for row in _slice_rows(visits, names):
             writer.writerow({key: "" if value is None else value for key, value in row.items()})

@@ -136,7 +136,7 @@ def segment_result(source: Segment, grid: Grid = FOLLOWUP_GRID, **fields: Any) -
         "centroid_shift_mm": (0.5, -0.25, 0.0),
         "slices": (
             SliceResult(4, -4.0, chosen, 1, 0.25, {"disagreement": 0.25}),
-            SliceResult(5, 0.0, (candidate("box", distance=float("inf")),), None, 0.75, {}),
+            SliceResult(5, 0.0, (candidate("box", distance=float("inf")),), None, 0.75, {}, lesion=2),
         ),
         "removals": ("a speck of 0.02 ml",),
         **fields,

@@ -130,8 +130,10 @@ def test_an_unexpected_fault_in_one_follow_up_is_told_without_its_own_words(
     engine.faults["followup"] = RuntimeError("cannot open /home/miller/scan")
     assert cli.main(visits) == 1
     entry = summary_of(tmp_path / "out")["followups"][0]
-    assert (entry["outcome"], entry["reason"]) == ("failed", "unexpected RuntimeError")
-    assert "miller" not in capsys.readouterr().err
+    assert entry["outcome"] == "failed"
+    assert entry["reason"].startswith("unexpected RuntimeError: a fault of this program (p2sam --debug shows the traceback")
+    assert errors_in(capsys.readouterr().err) == [f"p2sam: error: followup: {entry['reason']}"]
+    assert "miller" not in entry["reason"]
     assert cli.main([*visits, "--overwrite", "--debug"]) == 1
     assert "RuntimeError: cannot open /home/miller/scan" in capsys.readouterr().err
     assert "miller" not in (tmp_path / "out" / "summary.json").read_text()
@@ -219,6 +221,17 @@ def test_an_outcome_without_contour_is_printed_with_its_reason(
     printed = capsys.readouterr().out
     assert re.search(r"followup, GTV +no lesion found +4\.00 +- +-", printed)
     assert "- followup, GTV: nothing like it is there" in printed
+
+
+def test_notes_on_the_method_are_printed_once_and_are_no_objections(
+    visits: list[str], engine: Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_volume(phantom(FOLLOWUP_GRID), tmp_path / "second.nii.gz")
+    engine.answer = lambda segments, followup: visit_result(
+        *(segment_result(each, followup.grid) for each in segments), grid=followup.grid, notes=("points with a box",)
+    )
+    assert cli.main([*visits, "--followup-ct", str(tmp_path / "second.nii.gz")]) == 0
+    assert capsys.readouterr().out.splitlines().count("note: points with a box") == 1
 
 
 def test_progress_goes_to_standard_error_as_lines_of_json(

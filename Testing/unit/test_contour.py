@@ -182,6 +182,27 @@ def test_a_cavity_that_grew_stays_open() -> None:
     np.testing.assert_array_equal(clean(BODY & ~grown, BODY & ~HOLE, 1, HOLE, GRID).mask, BODY & ~grown)
 
 
+def test_a_hole_apart_from_the_priors_cavity_is_filled_and_the_cavity_stays_open() -> None:
+    other = box(slice(4, 8), slice(19, 22), slice(19, 22))
+    result = clean(BODY & ~HOLE & ~other, BODY & ~HOLE, 1, HOLE, GRID)
+    np.testing.assert_array_equal(result.mask, BODY & ~HOLE)
+    assert result.removals == (f"holes filled that the prior did not have: {other.sum() * GRID.voxel_ml:.2f} ml",)
+
+
+def test_a_speck_goes_where_the_prior_had_two_pieces_but_only_one_is_left() -> None:
+    result = clean(BODY | SPECK, BODY | SECOND, 2, None, GRID)
+    np.testing.assert_array_equal(result.mask, BODY)
+    assert result.removals == ("1 separate piece removed: 0.01 ml",)
+
+
+@pytest.mark.parametrize("carried", [BODY | SPECK, BODY])
+@pytest.mark.parametrize("second", [SPECK, SECOND])
+def test_a_second_piece_of_the_prior_stays_if_it_is_in_place_or_large(carried: Mask, second: Mask) -> None:
+    result = clean(BODY | second, carried, 2, None, GRID)
+    kept = bool((second & carried).any()) or second is SECOND
+    np.testing.assert_array_equal(result.mask, BODY | second if kept else BODY)
+
+
 def test_the_inputs_are_not_changed() -> None:
     mask, carried, cavity = BODY | SPECK, BODY.copy(), HOLE.copy()
     before = mask.copy()

@@ -91,7 +91,7 @@ def test_too_small_is_said_before_anything_about_the_contour() -> None:
 
 
 def test_a_lesion_between_two_slices_is_too_small_and_says_why() -> None:
-    outcome, reasons = judged(NOTHING, registered=NOTHING, pieces=[Piece(NOTHING, NOTHING, thin=True, outside_share=1.0)])
+    outcome, reasons = judged(NOTHING, registered=NOTHING, pieces=[Piece(NOTHING, NOTHING, thin=True)])
     assert outcome is Outcome.TOO_SMALL
     assert "thinner" in reasons[0]
 
@@ -205,6 +205,21 @@ def test_figures_are_plain_numbers() -> None:
     found = figures(cube(), cube(), 3.0, GRID)
     assert isinstance(found, ContourFigures)
     assert {type(value) for value in (found.volume_ml, found.change_percent, *found.shift_lps_mm)} == {float}
+
+
+@pytest.mark.parametrize(("share", "flagged"), [(None, False), (-0.2, False), (0.05, False), (0.06, True), (0.8, True)])
+def test_a_contour_that_no_longer_looks_like_the_lesion_is_flagged_with_its_share(share: float | None, flagged: bool) -> None:
+    mask = cube()
+    found = figures(mask, mask, float(mask.sum()) * GRID.voxel_ml, GRID)
+    outcome, reasons = decide(mask, mask, found, [Piece(mask, mask)], (), ct(), lost_tissue_share=share)
+    assert outcome is (Outcome.FLAGGED if flagged else Outcome.FOUND)
+    assert len(reasons) == int(flagged)
+    if share is not None:
+        assert all(reason.startswith(f"{100 * share:.0f} % of the contour no longer looks like") for reason in reasons)
+
+
+def test_a_limit_of_the_search_that_is_reached_flags_the_contour() -> None:
+    assert judged(cube(), pieces=[Piece(cube(), cube(), limits=("it goes on",))]) == (Outcome.FLAGGED, ("lesion: it goes on",))
 
 
 def test_a_contour_that_holds_more_air_than_the_prior_lesion_is_flagged() -> None:

@@ -107,13 +107,35 @@ def test_growth_does_not_depend_on_how_fine_the_voxels_are() -> None:
     assert dice(result.mask, large) > dice(small, large) + 0.05
 
 
-def test_no_contour_leaves_the_plausible_distance() -> None:
+def test_a_lesion_that_grew_past_the_last_slice_looked_at_is_flagged() -> None:
+    short, long = (ellipsoid(GRID, radii=(14.0, 13.0, half)) for half in (12.0, 45.0))
+    result = carry(body([short]), short, still(long))
+    assert result.outcome is Outcome.FLAGGED
+    assert any("last slice looked at, 12.0 mm beyond" in reason for reason in result.reasons)
+
+
+def test_no_contour_leaves_the_plausible_distance_and_reaching_it_is_flagged() -> None:
     small, huge = ellipsoid(GRID, radii=(9.0, 9.0, 12.0)), ellipsoid(GRID, radii=(30.0, 30.0, 16.0))
     result = carry(body([small]), small, still(huge), replace(STILL, plausible_mm=6.0))
     assert result.mask is not None
+    assert result.outcome is Outcome.FLAGGED
+    assert any("reaches the limit of the search, 6 mm from the registered contour" in reason for reason in result.reasons)
     for z in np.flatnonzero(small.any(axis=(1, 2))):
         distance = ndimage.distance_transform_edt(~small[z], (2.0, 2.0))
         assert distance[result.mask[z]].max(initial=0.0) <= 6.0 + 2.0 * GRID.spacing[0]
+
+
+def test_a_lesion_whose_lost_tissued_is_flagged_though_it_lies_where_it_was() -> None:
+    prior, segment = prior_visit()
+    same, changed = still(segment.mask), still(segment.mask)
+    changed.array[segment.mask] -= 20  # still brighter than muscle, so the model finds it
+    results = [carry(prior, segment.mask, followup) for followup in (same, changed)]
+    for result in results:
+        assert result.mask is not None
+        assert dice(result.mask, segment.mask) > 0.75
+        assert result.lost_tissue_share is not None
+    said = [any("no longer looks like the prior's lesion" in reason for reason in result.reasons) for result in results]
+    assert said == [False, True]
 
 
 # --------------------------------------------------------------------------------------------- lesions of several pieces
@@ -130,6 +152,27 @@ def test_lesions_far_apart_stay_apart_and_are_all_followed() -> None:
     assert dice(result.mask, first | smaller) > 0.85
     assert (result.mask & first).any()
     assert (result.mask & smaller).any()
+
+
+def test_slices_say_which_of_several_lesions_they_show() -> None:
+    """The lesions lie side by side, so that every slice shows both."""
+    first, second = (ellipsoid(GRID, (x, -20.0, 0.0), (11.0, 11.0, 13.0)) for x in (-35.0, 30.0))
+    result = carry(body([first, second]), first | second, still(first, second))
+    numbers = {number: {s.index for s in result.slices if s.lesion == number} for number in (1, 2)}
+    assert {s.lesion for s in result.slices} == {1, 2}
+    assert numbers[1] & numbers[2] >= set(np.flatnonzero(first.any(axis=(1, 2))))
+    assert len({(s.lesion, s.index) for s in result.slices}) == len(result.slices)
+
+
+def test_a_lesion_that_the_model_was_not_asked_for_keeps_its_number() -> None:
+    """Lesion 1 lies below the follow-up's field of view, and reasons and slices number the other alike."""
+    first, second = (ellipsoid(GRID, centre, (11.0, 11.0, 11.0)) for centre in ((-20.0, -30.0, -40.0), (30.0, -20.0, 30.0)))
+    grid = replace(GRID, shape=(16, 80, 90), origin=(-89.0, -79.0, -58.0 + 4.0 * 14))
+    result = carry(
+        body([first, second]), first | second, body([ellipsoid(grid, (30.0, -20.0, 30.0), (11.0, 11.0, 11.0))], grid)
+    )
+    assert any(reason.startswith("lesion 1 of 2: ") for reason in result.reasons)
+    assert {s.lesion for s in result.slices} == {2}
 
 
 def test_one_of_two_lesions_that_vanished_is_flagged_and_the_other_kept() -> None:
@@ -201,6 +244,21 @@ def test_a_single_voxel_between_the_followups_voxels_is_too_small() -> None:
     result = carry(body([lesion]), lesion, followup)
     check_result(result, followup.grid)
     assert result.outcome is Outcome.TOO_SMALL
+
+
+def test_a_lesion_thinner_than_the_followups_slices_keeps_a_registered_contour_where_it_lies() -> None:
+    prior, _ = prior_visit()
+    lesion = np.zeros(GRID.shape, dtype=np.bool_)
+    lesion[14, 30:42, 50:62] = True  # 4 mm thick, half way between slices of 12 mm
+    grid = replace(GRID, shape=(10, 80, 90), spacing=(2.0, 2.0, 12.0), origin=(-89.0, -79.0, -58.0 + 4.0 * 14 - 54.0))
+    followup = body([], grid)
+    result = carry(prior, lesion, followup)
+    check_result(result, grid)
+    assert result.outcome is Outcome.TOO_SMALL
+    assert any("thinner" in reason and "touches" in reason for reason in result.reasons)
+    assert not any("view" in reason for reason in result.reasons), "it lies well within the field of view"
+    assert result.registered_mask.any(axis=(1, 2)).tolist() == [z in (4, 5) for z in range(10)]
+    assert result.registered_mask.any(axis=0).sum() == pytest.approx(12 * 12, abs=50)
 
 
 def test_a_lesion_outside_the_followups_field_of_view_is_not_found() -> None:
@@ -286,6 +344,26 @@ def test_paper_mode_with_a_box_only_model_says_that_it_was_not_trained_for_it() 
     assert any("points" in reason for reason in result.reasons)
 
 
+def test_registration_reasons_are_told_of_the_segment_that_they_concern() -> None:
+    first, second = (ellipsoid(GRID, centre, (11.0, 11.0, 13.0)) for centre in FAR_APART)
+    followup = still(first, second)
+    near = ndimage.distance_transform_edt(~second, GRID.spacing_zyx)
+    spoilt = (near > 0) & (near < 28.0)
+    followup.array[spoilt] = np.random.default_rng(0).permutation(followup.array[spoilt])
+    segments = [Segment("good", first), Segment("bad", second)]
+    result = propagate(BrightnessModel(), body([first, second]), segments, followup, STILL)
+    good, bad = result.segments
+    assert not any("agree poorly" in reason for reason in good.reasons)
+    assert any("agree poorly near the lesion" in reason for reason in bad.reasons)
+    assert good.registration["local_correlation"] > 0.9 > bad.registration["local_correlation"]
+    assert result.registration["reasons"] == [f"segment 'bad': {reason}" for reason in bad.registration["reasons"]]
+    assert result.registration["body_correlation"] > 0.75
+
+
+def test_the_result_says_how_it_was_made() -> None:
+    assert any("points are always combined with a box" in note for note in usual().notes)
+
+
 def test_the_result_names_its_model_versions_and_options() -> None:
     result = usual(replace(STILL, seed=5))
     assert result.name == "followup"
@@ -349,6 +427,7 @@ def test_a_cbct_is_always_flagged_and_its_values_may_be_anything() -> None:
     result = propagate(BrightnessModel(), prior, [segment], odd, replace(STILL, modality="cbct"))
     assert result.segments[0].outcome is not Outcome.FOUND
     assert any("CBCT" in reason for reason in result.segments[0].reasons)
+    assert result.segments[0].lost_tissue_share is None, "its values are no HU"
     assert result.warnings
     check_result(result.segments[0], GRID)
 

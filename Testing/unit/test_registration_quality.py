@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
+from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.registration import Registration, carry_distance, register
-from P2SAMSlicerLib.registration_quality import MAX_ROTATION_DEG, MAX_SHIFT_MM, RegistrationQuality, assess
+from P2SAMSlicerLib.registration_quality import (
+    MAX_ROTATION_DEG,
+    MAX_SHIFT_MM,
+    BodyQuality,
+    LocalQuality,
+    RegistrationJudge,
+)
 from P2SAMSlicerLib.segmentation_file import read_segmentation
 from P2SAMSlicerLib.volume import BoolArray, Volume
 from P2SAMSlicerLib.volume_file import read_volume
@@ -23,9 +30,26 @@ PRIOR, LESION = scan(BODY, grid_around())
 CENTRE = np.array(BODY.lesion_at)
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What is said of the body and of one segment."""
+
+    body: BodyQuality
+    near: LocalQuality
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        return self.body.reasons + self.near.reasons
+
+
+def assess(prior: Volume, followup: Volume, registration: Registration, carried: BoolArray) -> Judged:
+    judge = RegistrationJudge(prior, followup, registration)
+    return Judged(judge.body(carried), judge.near(carried))
+
+
 def judged(
     transform: sitk.Transform, followup: Volume, rigid: sitk.Transform | None = None, carried: BoolArray | None = None
-) -> RegistrationQuality:
+) -> Judged:
     kind = "rigid" if rigid is None else "deformable"
     registration = Registration(transform, rigid or transform, kind)  # type: ignore[arg-type]
     if carried is None:
@@ -44,13 +68,13 @@ def test_the_true_transform_is_trusted_and_its_figures_are_right() -> None:
     followup, lesion = scan(BODY, grid_around(half_mm=84.0), motion, 2)
     found = judged(rigid_of(motion), followup, carried=lesion)
     assert found.reasons == ()
-    assert found.rotation_deg == pytest.approx(4.0, abs=0.01)
+    assert found.body.rotation_deg == pytest.approx(4.0, abs=0.01)
     index = np.argwhere(lesion)[:, ::-1].mean(axis=0, keepdims=True)
     centre = followup.grid.to_physical(index)
-    assert found.shift_mm == pytest.approx(np.linalg.norm(motion(centre) - centre), abs=0.01)
-    assert found.body_correlation > 0.75  # voxels of the body's edge lower it: half air in one scan, fat in the other
-    assert found.local_correlation > 0.99
-    assert found.deformation_mm == found.folded_share == 0.0
+    assert found.near.shift_mm == pytest.approx(np.linalg.norm(motion(centre) - centre), abs=0.01)
+    assert found.body.body_correlation > 0.75  # voxels of the body's edge lower it: half air in one scan, fat in the other
+    assert found.near.local_correlation > 0.99
+    assert found.near.deformation_mm == found.near.folded_share == 0.0
 
 
 def test_an_implausible_shift_is_flagged() -> None:
@@ -106,11 +130,11 @@ def test_folded_space_is_flagged_and_a_smooth_push_is_not() -> None:
     identity = sitk.Euler3DTransform()
     followup, lesion = scan(BODY, grid_around(), noise_seed=2)
     smooth = judged(sitk.CompositeTransform([identity, pushed(5.0, 20.0)]), followup, identity, lesion)
-    assert smooth.folded_share == 0.0
-    assert smooth.deformation_mm == pytest.approx(5.0, abs=0.3)
+    assert smooth.near.folded_share == 0.0
+    assert smooth.near.deformation_mm == pytest.approx(5.0, abs=0.3)
     assert not any("fold" in reason for reason in smooth.reasons)
     folded = judged(sitk.CompositeTransform([identity, pushed(20.0, 7.0)]), followup, identity, lesion)
-    assert folded.folded_share > 0.0
+    assert folded.near.folded_share > 0.0
     assert any("folds space" in reason for reason in folded.reasons)
 
 
@@ -132,15 +156,67 @@ def test_a_lesion_carried_out_of_view_is_flagged() -> None:
     followup, _ = scan(BODY, grid_around(), noise_seed=2)
     found = judged(sitk.Euler3DTransform(), followup, carried=np.zeros(followup.grid.shape, bool))
     assert found.reasons
-    json.dumps(found.as_dict(), allow_nan=False)
+    json.dumps(found.near.as_dict(), allow_nan=False)
 
 
 def test_the_figures_are_ready_for_json() -> None:
     followup, _ = scan(BODY, grid_around(), noise_seed=2)
     found = judged(rigid_of(Motion((0, 0, 20), (0, 0, 0))), followup)
-    read = json.loads(json.dumps(found.as_dict(), allow_nan=False))
+    read = json.loads(json.dumps(found.body.as_dict(), allow_nan=False))
     assert read["rotation_deg"] == pytest.approx(20.0, abs=0.01)
-    assert read["reasons"] == list(found.reasons)
+    assert read["reasons"] == list(found.body.reasons)
+
+
+# ------------------------------------------------------------------------------------------------------ several segments
+
+#: A small second segment away from the lesion.
+SECOND_AT = CENTRE + np.array([-45.0, 25.0, -15.0])
+
+
+def around(centre: NDArray[np.float64], radius_mm: float) -> BoolArray:
+    """Voxels of the prior's grid within a ball."""
+    points = PRIOR.grid.to_physical(np.indices(PRIOR.grid.shape).reshape(3, -1).T[:, ::-1].astype(np.float64))
+    inside: BoolArray = (((points - centre) ** 2).sum(axis=1) <= radius_mm**2).reshape(PRIOR.grid.shape)
+    return inside
+
+
+def test_tissue_that_does_not_agree_near_one_segment_is_said_of_that_segment_alone() -> None:
+    followup, lesion = scan(BODY, grid_around(), noise_seed=2)
+    second, spoilt = around(SECOND_AT, 3.0), around(SECOND_AT, 28.0)
+    array = followup.array.copy()
+    array[spoilt] = np.random.default_rng(1).permutation(array[spoilt])
+    identity = sitk.Euler3DTransform()
+    judge = RegistrationJudge(PRIOR, replace(followup, array=array), Registration(identity, identity, "rigid"))
+    assert judge.near(lesion).reasons == ()
+    assert judge.near(lesion | second).reasons == ()  # judged together, the large one hides the small one
+    assert any("agree poorly near the lesion" in reason for reason in judge.near(second).reasons)
+
+
+def test_space_folded_near_one_segment_is_said_of_that_segment_alone() -> None:
+    followup, lesion = scan(BODY, grid_around(), noise_seed=2)
+    identity = sitk.Euler3DTransform()
+    folded = sitk.CompositeTransform([identity, pushed(20.0, 7.0)])
+    judge = RegistrationJudge(PRIOR, followup, Registration(folded, identity, "deformable"))
+    assert any("folds space" in reason for reason in judge.near(lesion).reasons)
+    assert judge.near(around(SECOND_AT - np.array([15.0, 15.0, 0.0]), 6.0)).folded_share == 0.0
+
+
+def test_a_segment_of_one_voxel_is_judged_and_not_called_out_of_view() -> None:
+    grid = grid_around(spacing=(1.0, 1.0, 1.0), half_mm=45.0)
+    followup, _ = scan(BODY, grid, noise_seed=2)
+    identity = sitk.Euler3DTransform()
+    judge = RegistrationJudge(PRIOR, followup, Registration(identity, identity, "rigid"))
+    for offset in range(3):  # whichever voxel of the coarse image it falls between
+        single = np.zeros(grid.shape, dtype=np.bool_)
+        single[tuple(n // 2 + offset for n in grid.shape)] = True
+        assert not any("out of view" in reason for reason in judge.near(single).reasons)
+
+
+def test_a_followup_without_a_body_is_named() -> None:
+    air = Volume(np.full(PRIOR.grid.shape, -1000, np.int16), PRIOR.grid, "week3")
+    identity = sitk.Euler3DTransform()
+    with pytest.raises(InputError, match=r"^the follow-up CT 'week3' shows no body \(nothing above -400 HU\)$"):
+        RegistrationJudge(PRIOR, air, Registration(identity, identity, "none")).body(LESION)
 
 
 # ---------------------------------------------------------------------------------------------------------- real visits
@@ -151,7 +227,7 @@ def real(folder: Path) -> tuple[Volume, BoolArray, Volume]:
     return prior, read_segmentation(folder / "prior_seg.nii.gz").segments[0].mask, followup
 
 
-def registered(prior: Volume, mask: BoolArray, followup: Volume) -> RegistrationQuality:
+def registered(prior: Volume, mask: BoolArray, followup: Volume) -> Judged:
     found = register(prior, followup, mask)
     carried = carry_distance(mask, prior.grid, followup.grid, found.transform) >= 0
     return assess(prior, followup, found, carried)
@@ -162,8 +238,8 @@ def registered(prior: Volume, mask: BoolArray, followup: Volume) -> Registration
 def test_a_real_pair_of_one_patient_is_not_flagged(visit_case: Callable[[str], Path], case: str) -> None:
     found = registered(*real(visit_case(case)))
     assert found.reasons == ()
-    assert found.shift_mm < 20
-    assert found.rotation_deg < 8
+    assert found.near.shift_mm < 20
+    assert found.body.rotation_deg < 8
 
 
 @pytest.mark.slow

@@ -35,7 +35,8 @@ ISSUE_KEYS = {
     "slices",
 }
 SLICE_KEYS = {
-    *("index", "position_mm", "chosen_candidate", "distance", "n_positive", "n_negative", "predicted_iou", "review_priority"),
+    *("lesion", "index", "position_mm", "chosen_candidate", "distance", "n_positive", "n_negative", "predicted_iou"),
+    "review_priority",
 }
 
 
@@ -151,7 +152,13 @@ def test_a_result_that_contradicts_itself_is_never_written(tmp_path: Path, messa
 
 
 def test_the_summary_has_all_that_the_specification_asks_for(tmp_path: Path) -> None:
-    write_results(tmp_path, [visit_result(warnings=("metal",), overrides=("another patient id",))], inputs={"prior_ct": "a"})
+    visit = visit_result(
+        segment_result(segment(), registration={"shift_mm": 2.5, "reasons": ["poor"]}),
+        warnings=("metal",),
+        overrides=("another patient id",),
+        notes=("points with a box",),
+    )
+    write_results(tmp_path, [visit], inputs={"prior_ct": "a"})
     summary = summary_of(tmp_path)
     assert summary["files"] == ["followup.seg.nrrd", "summary.json", "slices.csv"]
     assert summary["inputs"] == {"prior_ct": "a"}
@@ -168,14 +175,17 @@ def test_the_summary_has_all_that_the_specification_asks_for(tmp_path: Path) -> 
     assert followup["stage_seconds"] == {"registration": 1.5, "model": 0.5}
     assert followup["registration"] == {"kind": "deformable", "similarity": 0.9, "residual_mm": None}
     assert (followup["warnings"], followup["overrides"]) == (["metal"], ["another patient id"])
+    assert followup["notes"] == ["points with a box"]
     (entry,) = followup["segments"]
     assert entry.keys() > ISSUE_KEYS
     assert entry["segment"] == "GTV"
     assert entry["centroid_shift_mm"] == [0.5, -0.25, 0.0]
     assert entry["removals"] == ["a speck of 0.02 ml"]
+    assert entry["registration"] == {"shift_mm": 2.5, "reasons": ["poor"]}
     chosen, none = entry["slices"]
     assert chosen.keys() > SLICE_KEYS
     assert {key: chosen[key] for key in SLICE_KEYS} == {
+        "lesion": 1,
         "index": 4,
         "position_mm": -4.0,
         "chosen_candidate": "parts 2 + box",
@@ -203,6 +213,7 @@ def test_the_slices_table_has_a_row_for_each_follow_up_segment_and_slice(tmp_pat
         for index in ("4", "5")
     ]
     assert set(rows[0]) >= SLICE_KEYS
+    assert [row["lesion"] for row in rows[:2]] == ["1", "2"]
     assert rows[0]["chosen_candidate"] == "parts 2 + box"
     assert rows[1]["chosen_candidate"] == rows[1]["distance"] == ""
 

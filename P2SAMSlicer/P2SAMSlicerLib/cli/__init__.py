@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 from P2SAMSlicerLib.cli.arguments import PROGRAM, build_parser
-from P2SAMSlicerLib.errors import Cancelled, P2SAMError
+from P2SAMSlicerLib.errors import Cancelled, P2SAMError, unexpected
 
 #: Exit statuses. Bad input is found before any model is loaded, and nothing is written then.
 SUCCESS, FAILURE, BAD_INPUT = 0, 1, 2
@@ -20,9 +20,6 @@ INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
 #: What a shell reports of a program whose reader went away (128 + SIGPIPE, which Windows does not know).
 BROKEN_PIPE = 141
-
-#: Of an unexpected error's own words, this much is shown.
-MOST_LETTERS = 300
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,9 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError:
         return _report("not enough memory", arguments, FAILURE)
     except Exception as error:
-        words = " ".join(str(error).split())[:MOST_LETTERS]
-        hint = "run it again with --debug to see where"
-        return _report(f"unexpected {type(error).__name__}: {words} ({hint})", arguments, FAILURE)
+        return _report(unexpected(error), arguments, FAILURE)
 
 
 def _report(message: str, arguments: Sequence[str], status: int) -> int:

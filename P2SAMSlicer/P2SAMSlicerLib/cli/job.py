@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from P2SAMSlicerLib.atomic_file import check_writable
 from P2SAMSlicerLib.cli.threads import use_threads
-from P2SAMSlicerLib.errors import Cancelled, InputError, P2SAMError
+from P2SAMSlicerLib.errors import Cancelled, InputError, P2SAMError, unexpected
 from P2SAMSlicerLib.intensity import Modality, check_hounsfield
 from P2SAMSlicerLib.models import check_model
 from P2SAMSlicerLib.models.catalogue import default_model
@@ -248,8 +248,7 @@ def _carry(model: PromptableModel, checked: CheckedJob, number: int, progress: P
     except P2SAMError as error:
         return FailedVisit(followup.name, " ".join(str(error).split()), traceback.format_exc())
     except Exception as error:
-        # An unexpected error's own words may hold anything, a path for instance, so the summary gets its kind alone.
-        reason = "not enough memory" if isinstance(error, MemoryError) else f"unexpected {type(error).__name__}"
+        reason = "not enough memory" if isinstance(error, MemoryError) else unexpected(error)
         return FailedVisit(followup.name, reason, traceback.format_exc())
     own = tuple(warning for warning in followup.warnings if warning not in result.warnings)
     return replace(result, name=followup.name, warnings=(*result.warnings, *own))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from pathlib import Path
 
 from P2SAMSlicerLib.cli.arguments import (
@@ -19,11 +20,12 @@ from P2SAMSlicerLib.cli.arguments import (
 )
 from P2SAMSlicerLib.cli.job import JobResult, PropagationJob, run_job
 from P2SAMSlicerLib.cli.table import figure, format_table
+from P2SAMSlicerLib.definitions import SLICE
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.options import PropagationOptions
 from P2SAMSlicerLib.progress import terminal_progress
 from P2SAMSlicerLib.result import VisitResult
-from P2SAMSlicerLib.result_files import STATEMENT, FailedVisit
+from P2SAMSlicerLib.result_files import SLICES_NAME, STATEMENT, SUMMARY_NAME, FailedVisit
 
 DESCRIPTION = """\
 Carries contoured structures from a prior CT to one or more follow-up CTs of the
@@ -66,6 +68,15 @@ def add_command(commands: Commands) -> None:
     _add_method_arguments(parser.add_argument_group("method"), usual)
     add_model_arguments(parser)
     add_progress_argument(parser)
+    parser.epilog = _columns()
+
+
+def _columns() -> str:
+    """What the columns of the table of slices are; the summary defines all its figures itself."""
+    lines = [f"columns of {SLICES_NAME} (the other figures are defined in {SUMMARY_NAME}):"]
+    for name, meaning in SLICE.items():
+        lines += textwrap.wrap(f"{name}: {meaning}", 80, initial_indent="  ", subsequent_indent="      ")
+    return "\n".join(lines)
 
 
 def _add_method_arguments(group: argparse._ArgumentGroup, usual: PropagationOptions) -> None:
@@ -190,11 +201,13 @@ def report_failures(result: JobResult, *, debug: bool) -> None:
 def print_results(result: JobResult) -> None:
     """Print a line for each segment, what is to be known about it, and the files."""
     rows, notes = [], list(result.warnings)
+    method: list[str] = []
     for visit in result.visits:
         if isinstance(visit, FailedVisit):
             rows.append([visit.name, "failed", "-", "-", "-", "-"])
             continue
         rows += _rows(visit)
+        method += visit.notes
         notes += [f"{visit.name}: {note}" for note in (*visit.overrides, *visit.warnings)]
         notes += [
             f"{visit.name}, {each.source.name}: {note}" for each in visit.segments for note in (*each.reasons, *each.removals)
@@ -202,6 +215,8 @@ def print_results(result: JobResult) -> None:
     print(format_table(["follow-up, segment", "outcome", "prior ml", "now ml", "change", "review priority"], rows))
     for note in dict.fromkeys(notes):
         print(f"- {note}")
+    for note in dict.fromkeys(method):
+        print(f"note: {note}")
     print()
     for file in result.files:
         print(f"written: {file}")

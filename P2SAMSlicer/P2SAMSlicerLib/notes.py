@@ -1,0 +1,25 @@
+"""What every reader of a result has to know of how it was made, and what is no objection to it."""
+
+from __future__ import annotations
+
+from P2SAMSlicerLib.contour import BLEND_LIMIT_MM, EXPECTED_WEIGHT
+from P2SAMSlicerLib.models.protocol import ModelCard
+from P2SAMSlicerLib.options import PropagationOptions
+
+
+def method_notes(card: ModelCard, options: PropagationOptions) -> tuple[str, ...]:
+    """Notes on one run, in words; they flag nothing.
+
+    :param card: of the model that was asked.
+    """
+    if options.mode == "paper":
+        return ("paper mode looks at the slices of the registered contour only, so growth beyond its ends is not found",)
+    notes = []
+    if "points" not in card.trained_prompts:
+        notes.append(f"{card.id} was not trained with points, so P2SAM's points are always combined with a box")
+    notes.append(
+        "the written border lies between the chosen candidate and the expected contour (weight of the latter "
+        f"{EXPECTED_WEIGHT:g}), at most {BLEND_LIMIT_MM:g} mm from the candidate"
+    )
+    notes.append("distance, score, predicted IoU and the signals of a slice describe the chosen candidate")
+    return tuple(notes)
