@@ -34,8 +34,8 @@ SLICE = {
     "score": "what the candidate was chosen by (paper mode: the distance); smaller is better, comparable within a lesion only",
     "n_positive": "positive points of the chosen candidate's prompt",
     "n_negative": "negative points of the chosen candidate's prompt",
-    "predicted_iou": "the model's own estimate of the chosen candidate's overlap with the truth; empty for the registered and expected"
-    " contour, which no model made",
+    "predicted_iou": "the model's own estimate of the chosen candidate's overlap with the truth; empty for the registered and"
+    " the expected contour, which no model made",
     "review_priority": "0 to 1, larger is to be looked at first: mean of the slice's signals",
 }
 
