@@ -21,10 +21,11 @@ from P2SAMSlicerLib.orientation import Orientation, WorkingFrame, to_working_fra
 from P2SAMSlicerLib.outcome import Piece, decide, figures, loose_share
 from P2SAMSlicerLib.paper_visit import segment_in_paper_mode
 from P2SAMSlicerLib.progress import Progress, ProgressEvent, silent
-from P2SAMSlicerLib.registration import Registration, carry_distance, in_working_frame, read_transform, register
+from P2SAMSlicerLib.registration import Registration, carry_distance, in_working_frame, register
 from P2SAMSlicerLib.registration_quality import RegistrationQuality, assess
 from P2SAMSlicerLib.resample import resample_mask
 from P2SAMSlicerLib.result import Outcome, SegmentResult, SliceResult, VisitResult
+from P2SAMSlicerLib.transform_file import read_transform
 from P2SAMSlicerLib.visit_checks import check_visits
 from P2SAMSlicerLib.volume import BoolArray, Segment, Volume
 

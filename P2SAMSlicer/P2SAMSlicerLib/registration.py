@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -44,16 +43,6 @@ SMALLEST_LEVEL = 4
 
 #: Stands for "the prior has no voxel here" while resampling; far below any HU.
 _UNKNOWN_HU = -30000.0
-#: Parameters of ITK's 3-D transforms whose number is fixed.
-PARAMETER_COUNTS = {
-    "AffineTransform_3_3": 12,
-    "Euler3DTransform_3_3": 6,
-    "ScaleSkewVersor3DTransform_3_3": 15,
-    "ScaleVersor3DTransform_3_3": 9,
-    "Similarity3DTransform_3_3": 7,
-    "VersorRigid3DTransform_3_3": 6,
-}
-
 #: Rounding of angles (radians) and shifts (mm): far below what a voxel shows.
 _PARAMETER_DECIMALS = 6
 _RANDOM_SEED = 20250607
@@ -379,47 +368,6 @@ def _compressed(image: sitk.Image) -> sitk.Image:
     smooth = sitk.SmoothingRecursiveGaussian(image, 1.0) if min(image.GetSize()) >= SMALLEST_LEVEL else image
     clamped: sitk.Image = sitk.Clamp(smooth, sitk.sitkFloat32, -400.0, 400.0)
     return clamped
-
-
-def read_transform(path: Path) -> Registration:
-    """A transform from a file that SimpleITK reads (``.tfm``, ``.h5``, ``.txt``, ``.mat``), follow-up to prior, in LPS.
-
-    :raises InputError: the file is missing, unreadable, or not a 3-D transform.
-    """
-    import SimpleITK as sitk
-
-    if not path.is_file():
-        raise InputError(f"{path.name}: no such transform file")
-    _check_numbers(path)
-    try:
-        transform = sitk.ReadTransform(str(path))
-    except RuntimeError as error:
-        raise InputError(f"{path.name}: not a transform that SimpleITK can read") from error
-    if transform.GetDimension() != 3:
-        raise InputError(f"{path.name}: a {transform.GetDimension()}-D transform; 3-D is needed")
-    return Registration(transform, transform, "file")
-
-
-def _check_numbers(path: Path) -> None:
-    """Refuse a damaged text file: on a parameter that is missing or no finite number, ITK's reader ends the process."""
-    if path.suffix.lower() not in (".tfm", ".txt"):
-        return
-    kind = ""
-    for line in path.read_text(encoding="latin-1").splitlines():
-        key, _, rest = line.partition(":")
-        if key.strip() == "Transform":
-            kind = rest.strip().replace("_double", "").replace("_float", "")
-        elif key.strip() in ("Parameters", "FixedParameters"):
-            try:
-                finite = all(np.isfinite(float(text)) for text in rest.split())
-            except ValueError:
-                finite = False
-            if not finite:
-                raise InputError(f"{path.name}: a transform with parameters that are not finite numbers")
-            if key.strip() == "Parameters" and len(rest.split()) != PARAMETER_COUNTS.get(kind, len(rest.split())):
-                raise InputError(
-                    f"{path.name}: a damaged transform ({len(rest.split())} parameters of {PARAMETER_COUNTS[kind]})"
-                )
 
 
 def in_working_frame(registration: Registration, rotation: NDArray[np.float64], origin: NDArray[np.float64]) -> Registration:
