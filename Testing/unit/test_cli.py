@@ -300,6 +300,25 @@ def test_without_a_number_the_environment_decides_and_then_the_cores(
     assert threads.use_threads(None) == number
 
 
+def test_more_threads_than_the_libraries_were_loaded_with_do_not_end_the_process() -> None:
+    """OpenBLAS died of it, in the solver that the engine learns a lesion's looks with."""
+    code = """
+        import os
+        os.environ["OMP_NUM_THREADS"] = "1"
+        import numpy as np
+        from sklearn.linear_model import LogisticRegression
+        from P2SAMSlicerLib.cli.threads import use_threads
+        rng = np.random.default_rng(0)
+        LogisticRegression().fit(rng.normal(size=(20, 3)), rng.integers(0, 2, 20))
+        use_threads(4)
+        for _ in range(5):
+            LogisticRegression(max_iter=300).fit(rng.normal(size=(200, 256)), rng.integers(0, 2, 200))
+        print("alive")
+    """
+    done = run_python(code)
+    assert (done.stdout, done.returncode) == ("alive\n", 0), done.stderr
+
+
 def test_there_is_at_least_one_core_and_not_more_than_the_system_has() -> None:
     assert 1 <= threads.physical_cores() <= (os.cpu_count() or 1)
 
