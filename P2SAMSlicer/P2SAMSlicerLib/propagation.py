@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from P2SAMSlicerLib import __version__, contour, review
+from P2SAMSlicerLib.cbct_scale import approximate_hu
 from P2SAMSlicerLib.clinical import LesionContour, segment_lesion
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.intensity import PAPER_WINDOW, WINDOWS, Modality, Window, check_hounsfield, percentile_window
@@ -177,6 +178,9 @@ def _windows(case: _Case, options: PropagationOptions) -> tuple[Window, Window]:
 
 def _register(case: _Case, options: PropagationOptions, progress: Progress) -> tuple[Registration, RegistrationQuality]:
     union = np.logical_or.reduce(case.masks)
+    followup = case.followup
+    if options.modality == "cbct":
+        followup = replace(followup, array=approximate_hu(followup.array))
     steps = 4 if options.registration == "deformable" else 3
     done = iter(range(steps + 1))
     if options.registration == "file":
@@ -185,13 +189,14 @@ def _register(case: _Case, options: PropagationOptions, progress: Progress) -> t
     else:
         registration = register(
             case.prior,
-            case.followup,
+            followup,
             union,
             options.registration,
             lambda name: progress(ProgressEvent("registration", next(done), steps, name)),
+            true_hu=options.modality == "ct",
         )
     carried = carry_distance(union, case.prior.grid, case.followup.grid, registration.transform) >= 0
-    quality = assess(case.prior, case.followup, registration, carried)
+    quality = assess(case.prior, followup, registration, carried)
     progress(ProgressEvent("registration", steps, steps))
     return registration, quality
 

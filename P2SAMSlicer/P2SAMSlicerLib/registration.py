@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from P2SAMSlicerLib.cbct_scale import local_contrast
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.geometry import Grid
 from P2SAMSlicerLib.intensity import clip_hu
@@ -126,6 +127,8 @@ def register(
     lesion: BoolArray,
     kind: RegistrationKind = "rigid",
     step: Callable[[str], None] = lambda _name: None,
+    *,
+    true_hu: bool = True,
 ) -> Registration:
     """Find where the prior's points lie in the follow-up.
 
@@ -134,6 +137,8 @@ def register(
     :param lesion: union of the segments on the prior's grid; the local steps look at its neighbourhood.
     :param kind: ``none`` trusts the scanners' coordinates; ``rigid``; ``deformable`` adds a local displacement field.
     :param step: called with the name of each step, for progress.
+    :param true_hu: the follow-up's values are HU and not only on about that scale, so that the deformable step may compare
+        them with the prior's; otherwise it compares local contrast.
     :raises InputError: one of the CTs shows no body.
     """
     import SimpleITK as sitk
@@ -159,7 +164,7 @@ def register(
     if kind == "rigid":
         return Registration(rigid, rigid, kind, starts)
     step("deformable around the lesion")
-    return Registration(_deform_locally(fixed, moving, local, rigid), rigid, kind, starts)
+    return Registration(_deform_locally(fixed, moving, local, rigid, true_hu), rigid, kind, starts)
 
 
 class Pyramid:
@@ -321,11 +326,12 @@ def _refine_locally(fixed: Pyramid, moving: Pyramid, region: sitk.Image, start: 
 
 
 def _deform_locally(
-    fixed: Pyramid, moving: Pyramid, region: sitk.Image, rigid: sitk.Euler3DTransform
+    fixed: Pyramid, moving: Pyramid, region: sitk.Image, rigid: sitk.Euler3DTransform, true_hu: bool
 ) -> sitk.CompositeTransform:
     """A smooth displacement after the rigid transform, inside the box around the lesion; identity outside it.
 
-    Symmetric-forces demons, coarse to fine. HU are comparable between two CTs, which is what demons ask for.
+    Symmetric-forces demons, coarse to fine. HU are comparable between two CTs, which is what demons ask for; where they are
+    not, local contrast takes their place.
     """
     import SimpleITK as sitk
 
@@ -340,11 +346,12 @@ def _deform_locally(
         demons.SetNumberOfIterations(iterations)
         demons.SetSmoothDisplacementField(True)
         demons.SetStandardDeviations([FIELD_SMOOTHING_MM / s for s in thin_fixed.GetSpacing()])
+        pair = _compressed(thin_fixed, true_hu), _compressed(warped, true_hu)
         if field is None:
-            field = demons.Execute(_compressed(thin_fixed), _compressed(warped))
+            field = demons.Execute(*pair)
         else:
             start = sitk.Resample(field, thin_fixed, sitk.Transform(), sitk.sitkLinear, 0.0, sitk.sitkVectorFloat64)
-            field = demons.Execute(_compressed(thin_fixed), _compressed(warped), start)
+            field = demons.Execute(*pair, start)
     if field is None:
         return sitk.CompositeTransform([rigid])
     displacement = sitk.DisplacementFieldTransform(sitk.Cast(field, sitk.sitkVectorFloat64))
@@ -362,12 +369,12 @@ def _where_known(fixed: sitk.Image, warped: sitk.Image) -> sitk.Image:
     return result
 
 
-def _compressed(image: sitk.Image) -> sitk.Image:
+def _compressed(image: sitk.Image, true_hu: bool) -> sitk.Image:
+    """What demons compare; every side of the image has at least :data:`SMALLEST_LEVEL` voxels."""
     import SimpleITK as sitk
 
-    smooth = sitk.SmoothingRecursiveGaussian(image, 1.0) if min(image.GetSize()) >= SMALLEST_LEVEL else image
-    clamped: sitk.Image = sitk.Clamp(smooth, sitk.sitkFloat32, -400.0, 400.0)
-    return clamped
+    clamped: sitk.Image = sitk.Clamp(sitk.SmoothingRecursiveGaussian(image, 1.0), sitk.sitkFloat32, -400.0, 400.0)
+    return clamped if true_hu else local_contrast(clamped, BODY_HU)
 
 
 def in_working_frame(registration: Registration, rotation: NDArray[np.float64], origin: NDArray[np.float64]) -> Registration:
