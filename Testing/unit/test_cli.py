@@ -20,6 +20,7 @@ import P2SAMSlicerLib
 import pytest
 from fake_engine import Engine, errors_in, names_in
 from P2SAMSlicerLib import cli, models, result_files
+from P2SAMSlicerLib.atomic_file import TEMPORARY_PREFIX
 from P2SAMSlicerLib.cli import threads
 from P2SAMSlicerLib.errors import Cancelled, ModelError
 from P2SAMSlicerLib.volume import Segmentation
@@ -185,6 +186,23 @@ def test_an_interrupted_run_leaves_nothing(
     assert process.returncode == status
     assert errors_in(err) == (["p2sam: interrupted; nothing half-written is left"] if number == signal.SIGINT else [])
     assert names_in(tmp_path) == before
+
+
+@needs_posix
+@pytest.mark.usefixtures("engine")
+def test_a_killed_run_leaves_what_was_there_and_the_next_one_is_not_hindered(visits: list[str], tmp_path: Path) -> None:
+    assert cli.main(visits) == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    command = [sys.executable, "-c", INTERRUPTIBLE, "writing", *visits, "--overwrite"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment(), cwd=tmp_path
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waiting\n"
+        process.kill()
+    visible = [path for path in (tmp_path / "out").iterdir() if not path.name.startswith(TEMPORARY_PREFIX)]
+    assert {path.name: path.read_bytes() for path in visible} == before
+    assert cli.main([*visits, "--overwrite"]) == 0
 
 
 def test_cancellation_ends_like_ctrl_c(
