@@ -122,7 +122,7 @@ def _doubt(values: NDArray[np.float64]) -> str:
     if high - low < LEAST_RANGE:
         return f"they only span {low:g} to {high:g}"
     if low >= 0:
-        return f"none is negative, they span {low:g} to {high:g}: MR, PET, or stored values without rescale?"
+        return f"none is negative, they span {low:g} to {high:g}: MR, PET, cone-beam CT, or stored values without rescale?"
     light = _share(values, -np.inf, LIGHT_HU)
     if light < LEAST_LIGHT:
         return f"only {light:.2%} are below {LIGHT_HU:g}, so there is neither air nor fat"

@@ -73,8 +73,9 @@ class PropagationOptions:
             raise InputError(f"parts: {self.parts} is less than 1")
         if not self.negative_counts or min(self.negative_counts) < 0:
             raise InputError(f"negatives: {self.negative_counts} must be numbers of at least 0")
-        if not all(0 < length < LONGEST_MM for length in (self.margin_mm, self.plausible_mm)):
-            raise InputError(f"margin and plausible distance must be positive millimetres, below {LONGEST_MM:g}")
+        for option, length in (("margin-mm", self.margin_mm), ("plausible-mm", self.plausible_mm)):
+            if not 0 < length < LONGEST_MM:
+                raise InputError(f"{option}: {length:g} is not a length above 0 and below {LONGEST_MM:g} mm")
         if not 0 <= self.seed < 2**32:
             raise InputError(f"seed: {self.seed} is not within 0 to 2**32 - 1")
         if (self.registration == "file") != (self.transform_file is not None):

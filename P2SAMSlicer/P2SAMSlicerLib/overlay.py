@@ -183,6 +183,8 @@ def _draw(
     width = len(panels) * (PANEL_INCHES + GAP_INCHES) + GAP_INCHES
     below = LEGEND_INCHES + LINE_INCHES * (len(lines) + 0.5)
     height = below + PANEL_INCHES + TITLE_INCHES
+    # Whole pixels, and a trace more: matplotlib before 3.11 cuts 1629.9999 dots down to 1629.
+    width, height = ((round(inches * DOTS_PER_INCH) + 1e-6) / DOTS_PER_INCH for inches in (width, height))
     figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor="white")
     FigureCanvasAgg(figure)
     entries: dict[tuple[str, str], Line2D] = {}

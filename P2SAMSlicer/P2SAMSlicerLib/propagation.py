@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from P2SAMSlicerLib import __version__, contour, review
+from P2SAMSlicerLib.cbct_scale import approximate_hu
 from P2SAMSlicerLib.clinical import Lesion, LesionContour, LesionSlice, segment_lesion
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.intensity import PAPER_WINDOW, WINDOWS, Modality, Window, check_hounsfield, percentile_window
@@ -23,12 +24,13 @@ from P2SAMSlicerLib.orientation import Orientation, WorkingFrame, to_working_fra
 from P2SAMSlicerLib.outcome import Piece, decide, figures, loose_share
 from P2SAMSlicerLib.paper_visit import segment_in_paper_mode
 from P2SAMSlicerLib.progress import Progress, ProgressEvent, silent
-from P2SAMSlicerLib.registration import Registration, carry_distance, in_working_frame, read_transform, register
+from P2SAMSlicerLib.registration import Registration, carry_distance, in_working_frame, register
 from P2SAMSlicerLib.registration_quality import BodyQuality, LocalQuality, RegistrationJudge
 from P2SAMSlicerLib.resample import resample_mask
 from P2SAMSlicerLib.result import Outcome, SegmentResult, SliceResult, VisitResult
 from P2SAMSlicerLib.search_limit import search_limits
 from P2SAMSlicerLib.thin_lesion import touched_voxels
+from P2SAMSlicerLib.transform_file import read_transform
 from P2SAMSlicerLib.visit_checks import check_visits
 from P2SAMSlicerLib.volume import BoolArray, Segment, Volume
 
@@ -202,6 +204,9 @@ def _register(
     case: _Case, options: PropagationOptions, progress: Progress
 ) -> tuple[Registration, RegistrationJudge, BodyQuality]:
     union = np.logical_or.reduce(case.masks)
+    followup = case.followup
+    if options.modality == "cbct":
+        followup = replace(followup, array=approximate_hu(followup.array))
     steps = 4 if options.registration == "deformable" else 3
     done = iter(range(steps + 1))
     if options.registration == "file":
@@ -210,13 +215,14 @@ def _register(
     else:
         registration = register(
             case.prior,
-            case.followup,
+            followup,
             union,
             options.registration,
             lambda name: progress(ProgressEvent("registration", next(done), steps, name)),
+            true_hu=options.modality == "ct",
         )
     carried = carry_distance(union, case.prior.grid, case.followup.grid, registration.transform) >= 0
-    judge = RegistrationJudge(case.prior, case.followup, registration)
+    judge = RegistrationJudge(case.prior, followup, registration)
     quality = judge.body(carried)
     progress(ProgressEvent("registration", steps, steps))
     return registration, judge, quality

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from P2SAMSlicerLib.cbct_scale import local_contrast
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.geometry import Grid
 from P2SAMSlicerLib.intensity import clip_hu
@@ -44,16 +44,6 @@ SMALLEST_LEVEL = 4
 
 #: Stands for "the prior has no voxel here" while resampling; far below any HU.
 _UNKNOWN_HU = -30000.0
-#: Parameters of ITK's 3-D transforms whose number is fixed.
-PARAMETER_COUNTS = {
-    "AffineTransform_3_3": 12,
-    "Euler3DTransform_3_3": 6,
-    "ScaleSkewVersor3DTransform_3_3": 15,
-    "ScaleVersor3DTransform_3_3": 9,
-    "Similarity3DTransform_3_3": 7,
-    "VersorRigid3DTransform_3_3": 6,
-}
-
 #: Rounding of angles (radians) and shifts (mm): far below what a voxel shows.
 _PARAMETER_DECIMALS = 6
 _RANDOM_SEED = 20250607
@@ -141,6 +131,8 @@ def register(
     lesion: BoolArray,
     kind: RegistrationKind = "rigid",
     step: Callable[[str], None] = lambda _name: None,
+    *,
+    true_hu: bool = True,
 ) -> Registration:
     """Find where the prior's points lie in the follow-up.
 
@@ -149,6 +141,8 @@ def register(
     :param lesion: union of the segments on the prior's grid; the local steps look at its neighbourhood.
     :param kind: ``none`` trusts the scanners' coordinates; ``rigid``; ``deformable`` adds a local displacement field.
     :param step: called with the name of each step, for progress.
+    :param true_hu: the follow-up's values are HU and not only on about that scale, so that the deformable step may compare
+        them with the prior's; otherwise it compares local contrast.
     :raises InputError: one of the CTs shows no body; the message says which.
     """
     import SimpleITK as sitk
@@ -175,7 +169,7 @@ def register(
     if kind == "rigid":
         return Registration(rigid, rigid, kind, starts)
     step("deformable around the lesion")
-    return Registration(_deform_locally(fixed, moving, local, rigid), rigid, kind, starts)
+    return Registration(_deform_locally(fixed, moving, local, rigid, true_hu), rigid, kind, starts)
 
 
 class Pyramid:
@@ -337,11 +331,12 @@ def _refine_locally(fixed: Pyramid, moving: Pyramid, region: sitk.Image, start: 
 
 
 def _deform_locally(
-    fixed: Pyramid, moving: Pyramid, region: sitk.Image, rigid: sitk.Euler3DTransform
+    fixed: Pyramid, moving: Pyramid, region: sitk.Image, rigid: sitk.Euler3DTransform, true_hu: bool
 ) -> sitk.CompositeTransform:
     """A smooth displacement after the rigid transform, inside the box around the lesion; identity outside it.
 
-    Symmetric-forces demons, coarse to fine. HU are comparable between two CTs, which is what demons ask for.
+    Symmetric-forces demons, coarse to fine. HU are comparable between two CTs, which is what demons ask for; where they are
+    not, local contrast takes their place.
     """
     import SimpleITK as sitk
 
@@ -356,11 +351,12 @@ def _deform_locally(
         demons.SetNumberOfIterations(iterations)
         demons.SetSmoothDisplacementField(True)
         demons.SetStandardDeviations([FIELD_SMOOTHING_MM / s for s in thin_fixed.GetSpacing()])
+        pair = _compressed(thin_fixed, true_hu), _compressed(warped, true_hu)
         if field is None:
-            field = demons.Execute(_compressed(thin_fixed), _compressed(warped))
+            field = demons.Execute(*pair)
         else:
             start = sitk.Resample(field, thin_fixed, sitk.Transform(), sitk.sitkLinear, 0.0, sitk.sitkVectorFloat64)
-            field = demons.Execute(_compressed(thin_fixed), _compressed(warped), start)
+            field = demons.Execute(*pair, start)
     if field is None:
         return sitk.CompositeTransform([rigid])
     displacement = sitk.DisplacementFieldTransform(sitk.Cast(field, sitk.sitkVectorFloat64))
@@ -378,53 +374,12 @@ def _where_known(fixed: sitk.Image, warped: sitk.Image) -> sitk.Image:
     return result
 
 
-def _compressed(image: sitk.Image) -> sitk.Image:
+def _compressed(image: sitk.Image, true_hu: bool) -> sitk.Image:
+    """What demons compare; every side of the image has at least :data:`SMALLEST_LEVEL` voxels."""
     import SimpleITK as sitk
 
-    smooth = sitk.SmoothingRecursiveGaussian(image, 1.0) if min(image.GetSize()) >= SMALLEST_LEVEL else image
-    clamped: sitk.Image = sitk.Clamp(smooth, sitk.sitkFloat32, -400.0, 400.0)
-    return clamped
-
-
-def read_transform(path: Path) -> Registration:
-    """A transform from a file that SimpleITK reads (``.tfm``, ``.h5``, ``.txt``, ``.mat``), follow-up to prior, in LPS.
-
-    :raises InputError: the file is missing, unreadable, or not a 3-D transform.
-    """
-    import SimpleITK as sitk
-
-    if not path.is_file():
-        raise InputError(f"{path.name}: no such transform file")
-    _check_numbers(path)
-    try:
-        transform = sitk.ReadTransform(str(path))
-    except RuntimeError as error:
-        raise InputError(f"{path.name}: not a transform that SimpleITK can read") from error
-    if transform.GetDimension() != 3:
-        raise InputError(f"{path.name}: a {transform.GetDimension()}-D transform; 3-D is needed")
-    return Registration(transform, transform, "file")
-
-
-def _check_numbers(path: Path) -> None:
-    """Refuse a damaged text file: on a parameter that is missing or no finite number, ITK's reader ends the process."""
-    if path.suffix.lower() not in (".tfm", ".txt"):
-        return
-    kind = ""
-    for line in path.read_text(encoding="latin-1").splitlines():
-        key, _, rest = line.partition(":")
-        if key.strip() == "Transform":
-            kind = rest.strip().replace("_double", "").replace("_float", "")
-        elif key.strip() in ("Parameters", "FixedParameters"):
-            try:
-                finite = all(np.isfinite(float(text)) for text in rest.split())
-            except ValueError:
-                finite = False
-            if not finite:
-                raise InputError(f"{path.name}: a transform with parameters that are not finite numbers")
-            if key.strip() == "Parameters" and len(rest.split()) != PARAMETER_COUNTS.get(kind, len(rest.split())):
-                raise InputError(
-                    f"{path.name}: a damaged transform ({len(rest.split())} parameters of {PARAMETER_COUNTS[kind]})"
-                )
+    clamped: sitk.Image = sitk.Clamp(sitk.SmoothingRecursiveGaussian(image, 1.0), sitk.sitkFloat32, -400.0, 400.0)
+    return clamped if true_hu else local_contrast(clamped, BODY_HU)
 
 
 def in_working_frame(registration: Registration, rotation: NDArray[np.float64], origin: NDArray[np.float64]) -> Registration:

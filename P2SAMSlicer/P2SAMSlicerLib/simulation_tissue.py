@@ -193,7 +193,8 @@ def _unevenness(shape: tuple[int, ...], spacing: tuple[float, float, float], rng
 
     step = np.asarray(spacing) / UNEVEN_MM
     knots = rng.standard_normal([int(np.ceil(n * s)) + 4 for n, s in zip(shape, step, strict=True)])
-    field = affine_transform(knots, step, 1.0, tuple(shape), order=3, prefilter=False)
+    # A whole matrix although it is diagonal: SciPy before 1.16 warns of a vector in its place.
+    field = affine_transform(knots, np.diag(step), 1.0, tuple(shape), order=3, prefilter=False)
     return np.asarray(field / np.abs(field).max(), dtype=np.float32)
 
 

@@ -123,6 +123,7 @@ def _options(folder: Path) -> dict[str, Case]:
         "a transform that is none": ({"--registration": "bad.tfm"}, r"bad\.tfm: not a transform"),
         "no parts": ({"--parts": "0"}, r"--parts: '0' is not a whole number of at least 1"),
         "a reversed range": ({"--negatives": "3:1"}, r"--negatives: '3:1' is not a number or a range"),
+        "a margin beyond any body": ({"--margin-mm": "900"}, r"margin-mm: 900 is not a length above 0 and below 500 mm"),
         "a margin of no length": ({"--margin-mm": "0"}, r"--margin-mm: '0' is not a length"),
         "a negative seed": ({"--seed": "-1"}, r"--seed: '-1' is not a whole number of at least 0"),
         "a number of threads that is none": ({"--threads": "two"}, r"--threads: 'two' is not a whole number"),

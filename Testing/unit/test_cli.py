@@ -20,6 +20,7 @@ import P2SAMSlicerLib
 import pytest
 from fake_engine import Engine, errors_in, names_in
 from P2SAMSlicerLib import cli, models, result_files
+from P2SAMSlicerLib.atomic_file import TEMPORARY_PREFIX
 from P2SAMSlicerLib.cli import threads
 from P2SAMSlicerLib.errors import Cancelled, ModelError
 from P2SAMSlicerLib.volume import Segmentation
@@ -187,6 +188,23 @@ def test_an_interrupted_run_leaves_nothing(
     assert names_in(tmp_path) == before
 
 
+@needs_posix
+@pytest.mark.usefixtures("engine")
+def test_a_killed_run_leaves_what_was_there_and_the_next_one_is_not_hindered(visits: list[str], tmp_path: Path) -> None:
+    assert cli.main(visits) == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    command = [sys.executable, "-c", INTERRUPTIBLE, "writing", *visits, "--overwrite"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment(), cwd=tmp_path
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waiting\n"
+        process.kill()
+    visible = [path for path in (tmp_path / "out").iterdir() if not path.name.startswith(TEMPORARY_PREFIX)]
+    assert {path.name: path.read_bytes() for path in visible} == before
+    assert cli.main([*visits, "--overwrite"]) == 0
+
+
 def test_cancellation_ends_like_ctrl_c(
     visits: list[str], tmp_path: Path, engine: Engine, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -304,6 +322,25 @@ def test_without_a_number_the_environment_decides_and_then_the_cores(
     monkeypatch.setattr(threads, "physical_cores", lambda: 5)
     monkeypatch.setenv("OMP_NUM_THREADS", text)
     assert threads.use_threads(None) == number
+
+
+def test_more_threads_than_the_libraries_were_loaded_with_do_not_end_the_process() -> None:
+    """OpenBLAS died of it, in the solver that the engine learns a lesion's looks with."""
+    code = """
+        import os
+        os.environ["OMP_NUM_THREADS"] = "1"
+        import numpy as np
+        from sklearn.linear_model import LogisticRegression
+        from P2SAMSlicerLib.cli.threads import use_threads
+        rng = np.random.default_rng(0)
+        LogisticRegression().fit(rng.normal(size=(20, 3)), rng.integers(0, 2, 20))
+        use_threads(4)
+        for _ in range(5):
+            LogisticRegression(max_iter=300).fit(rng.normal(size=(200, 256)), rng.integers(0, 2, 200))
+        print("alive")
+    """
+    done = run_python(code)
+    assert (done.stdout, done.returncode) == ("alive\n", 0), done.stderr
 
 
 def test_there_is_at_least_one_core_and_not_more_than_the_system_has() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +17,6 @@ from P2SAMSlicerLib.registration import (
     body_mask,
     carry_distance,
     in_working_frame,
-    read_transform,
     register,
     resample_to_spacing,
     signed_distance,
@@ -206,88 +203,7 @@ def test_on_a_real_lung_pair_landmarks_come_nearer_with_each_step(shared_data: P
     assert final < 0.95 * rigid
 
 
-# ---------------------------------------------------------------------------------------------------- transform files
-
-HEADER = "#Insight Transform File V1.0\n#Transform 0\nTransform: "
-
-
-def written(path: Path, transform: sitk.Transform) -> Path:
-    sitk.WriteTransform(transform, str(path))
-    return path
-
-
-@pytest.mark.parametrize("suffix", [".tfm", ".txt", ".h5", ".mat"])
-def test_a_transform_file_maps_points_as_it_says(tmp_path: Path, suffix: str) -> None:
-    transform = sitk.Euler3DTransform((1.0, 2.0, 3.0), 0.1, -0.2, 0.3, (4.0, 5.0, -6.0))
-    found = read_transform(written(tmp_path / f"é transform{suffix}", transform))
-    points = np.random.default_rng(0).normal(0, 100, (5, 3))
-    np.testing.assert_allclose(mapped(found.transform, points), mapped(transform, points), atol=1e-6)
-    assert found.kind == "file"
-
-
-def test_an_affine_and_a_composite_file_are_read(tmp_path: Path) -> None:
-    affine = sitk.AffineTransform([1.1, 0, 0, 0, 1, 0.1, 0, 0, 0.9], [1.0, 2.0, 3.0])
-    both = sitk.CompositeTransform([sitk.TranslationTransform(3, (5.0, 0.0, 0.0)), affine])
-    for name, transform in (("affine.tfm", affine), ("composite.tfm", both)):
-        points = np.array([[10.0, -20.0, 30.0]])
-        found = read_transform(written(tmp_path / name, transform))
-        np.testing.assert_allclose(mapped(found.transform, points), mapped(transform, points), atol=1e-9)
-
-
-def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.tfm", tmp_path):
-        with pytest.raises(InputError, match="no such transform file") as caught:
-            read_transform(path)
-        assert path.name in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("empty.tfm", ""),
-        ("prose.tfm", "hello world"),
-        ("header.tfm", "#Insight Transform File V1.0\n"),
-        ("prose.h5", "hello world"),
-        ("prose.mat", "hello world"),
-        ("picture.png", "hello world"),
-        ("unknown.tfm", HEADER + "WarpDriveTransform_double_3_3\nParameters: 0 0 0\nFixedParameters: 0\n"),
-    ],
-)
-def test_an_unreadable_file_is_refused_in_one_line(tmp_path: Path, name: str, text: str) -> None:
-    (tmp_path / name).write_text(text)
-    with pytest.raises(InputError) as caught:
-        read_transform(tmp_path / name)
-    assert str(caught.value) == f"{name}: not a transform that SimpleITK can read"
-
-
-def test_a_two_dimensional_transform_is_refused(tmp_path: Path) -> None:
-    for name, transform in (("turn.tfm", sitk.Euler2DTransform()), ("affine.tfm", sitk.AffineTransform(2))):
-        with pytest.raises(InputError, match="2-D transform; 3-D is needed"):
-            read_transform(written(tmp_path / name, transform))
-
-
-@pytest.mark.parametrize(
-    "damaged",
-    [
-        "Euler3DTransform_double_3_3\nParameters: nan 0 0 0 0 0\nFixedParameters: 0 0 0 0\n",
-        "Euler3DTransform_double_3_3\nParameters: inf 0 0 0 0 0\nFixedParameters: 0 0 0 0\n",
-        "Euler3DTransform_double_3_3\nParameters: 0 0 0 0 zero 0\nFixedParameters: 0 0 0 0\n",
-        "Euler3DTransform_double_3_3\nParameters: 0 0\nFixedParameters: 0 0 0 0\n",
-        "AffineTransform_double_3_3\nParameters: 1 0 0 0 1 0 0 0 1\nFixedParameters: 0 0 0\n",
-    ],
-    ids=["nan", "inf", "word", "short rigid", "short affine"],
-)
-def test_damaged_numbers_are_refused_before_itk_dies_of_them(tmp_path: Path, damaged: str) -> None:
-    """In a process of its own: ITK's reader ends it with a segmentation fault."""
-    path = tmp_path / "damaged.tfm"
-    path.write_text(HEADER + damaged)
-    code = (
-        "import sys, pathlib; from P2SAMSlicerLib.registration import read_transform; read_transform(pathlib.Path(sys.argv[1]))"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("P2SAMSlicerLib.errors.InputError: damaged.tfm: a ")
+# ------------------------------------------------------------------------------------------------------ working frame
 
 
 def test_a_transform_in_the_working_frame_maps_the_same_places() -> None:

@@ -145,7 +145,7 @@ def check_job(job: PropagationJob, progress: Progress = silent) -> CheckedJob:
     _check_output(job, names)
     check_model(job.model, job.checkpoint, allow_unverified=job.allow_unverified)
     if job.options.transform_file is not None:
-        from P2SAMSlicerLib.registration import read_transform
+        from P2SAMSlicerLib.transform_file import read_transform
 
         read_transform(job.options.transform_file)
     steps = _reading(progress, 2 + len(job.followups))

@@ -23,7 +23,10 @@ def use_threads(count: int | None) -> int:
     import SimpleITK
     import threadpoolctl  # type: ignore[import-untyped]
 
-    threadpoolctl.threadpool_limits(number)
+    # BLAS libraries never get more threads than they were loaded with: the OpenBLAS in NumPy's and SciPy's last packages for
+    # Python 3.10 ends the process then. The work here is in OpenMP and ITK.
+    loaded = [each["num_threads"] for each in threadpoolctl.threadpool_info() if each["user_api"] == "blas"]
+    threadpoolctl.threadpool_limits({"openmp": number, "blas": min([number, *loaded])})
     SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(number)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(number)

@@ -30,13 +30,13 @@ def sha256_of(path: Path) -> str:
     """
     try:
         if path.is_dir():
-            raise ModelError(f"{path}: is a folder, not a weights file")
+            raise ModelError(f"{path.absolute().name or path}: is a folder, not a weights file")
         status = path.stat()
         return _sha256(str(path.resolve()), status.st_size, status.st_mtime_ns)
     except FileNotFoundError:
-        raise ModelError(f"{path}: weights file not found") from None
+        raise ModelError(f"{path.name}: weights file not found") from None
     except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from None
+        raise ModelError(f"{path.name}: cannot be read ({error.strerror or error})") from None
 
 
 @lru_cache(maxsize=16)
@@ -65,9 +65,9 @@ def check_file(path: Path, expected: str | None) -> str:
     actual = sha256_of(path)
     stranger = _stranger(path)
     if stranger is not None:
-        raise ModelError(f"{path}: is {stranger}, not a PyTorch checkpoint")
+        raise ModelError(f"{path.name}: is {stranger}, not a PyTorch checkpoint")
     if expected is not None and actual != expected.lower():
-        raise ModelError(f"{path}: SHA-256 is {actual}, expected {expected.lower()}; the file is damaged or another one")
+        raise ModelError(f"{path.name}: SHA-256 is {actual}, expected {expected.lower()}; the file is damaged or another one")
     return actual
 
 
@@ -87,7 +87,7 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # On bytes that are no complete checkpoint torch.load raises almost anything, AssertionError and KeyError included.
-        raise ModelError(f"{path}: {_why_unreadable(error)}") from None
+        raise ModelError(f"{path.name}: {_why_unreadable(error)}") from None
     return _tensors(path, content)
 
 
@@ -110,9 +110,9 @@ def _tensors(path: Path, content: Any) -> dict[str, torch.Tensor]:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     if not isinstance(content, Mapping) or not content:
-        raise ModelError(f"{path}: holds no named weights")
+        raise ModelError(f"{path.name}: holds no named weights")
     if not all(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in content.items()):
-        raise ModelError(f"{path}: holds other things than named weights")
+        raise ModelError(f"{path.name}: holds other things than named weights")
     return dict(content)
 
 
@@ -147,7 +147,7 @@ def check_architecture(state: Mapping[str, torch.Tensor], path: Path, architectu
     """
     found = architecture_of(state)
     if found is not None and found != architecture:
-        raise ModelError(f"{path}: looks like {found} weights, the model needs {architecture}")
+        raise ModelError(f"{path.name}: looks like {found} weights, the model needs {architecture}")
 
 
 def load_weights(network: torch.nn.Module, state: Mapping[str, torch.Tensor], path: Path, architecture: str) -> None:
@@ -162,12 +162,16 @@ def load_weights(network: torch.nn.Module, state: Mapping[str, torch.Tensor], pa
     missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     if missing or unexpected:
         first = f"no '{missing[0]}'" if missing else f"unexpected '{unexpected[0]}'"
-        raise ModelError(f"{path}: not {architecture} weights: {len(missing)} missing, {len(unexpected)} unexpected ({first})")
+        raise ModelError(
+            f"{path.name}: not {architecture} weights: {len(missing)} missing, {len(unexpected)} unexpected ({first})"
+        )
     for key, value in state.items():
         if value.shape != own[key].shape:
-            raise ModelError(f"{path}: '{key}' has shape {tuple(value.shape)}, {architecture} needs {tuple(own[key].shape)}")
+            raise ModelError(
+                f"{path.name}: '{key}' has shape {tuple(value.shape)}, {architecture} needs {tuple(own[key].shape)}"
+            )
         if value.is_floating_point() != own[key].is_floating_point():
-            raise ModelError(f"{path}: '{key}' holds {value.dtype}, {architecture} needs {own[key].dtype}")
+            raise ModelError(f"{path.name}: '{key}' holds {value.dtype}, {architecture} needs {own[key].dtype}")
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise ModelError(f"{path}: '{key}' holds NaN or infinite weights")
+            raise ModelError(f"{path.name}: '{key}' holds NaN or infinite weights")
     network.load_state_dict(dict(state), strict=True)

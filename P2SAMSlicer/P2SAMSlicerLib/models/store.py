@@ -94,7 +94,7 @@ def verify(model: str) -> Verified:
     check_file(file, None)
     sha256 = hash_file(file)
     if entry.sha256 is not None and sha256 != entry.sha256:
-        raise ModelError(f"{file}: SHA-256 is {sha256}, expected {entry.sha256}; the file is damaged or another one")
+        raise ModelError(f"{file.name}: SHA-256 is {sha256}, expected {entry.sha256}; the file is damaged or another one")
     return Verified(path=file, sha256=sha256, known=entry.sha256 is not None)
 
 
