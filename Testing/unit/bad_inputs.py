@@ -19,6 +19,7 @@ from P2SAMSlicerLib.geometry import Grid
 from P2SAMSlicerLib.segmentation_file import write_segmentation
 from P2SAMSlicerLib.volume import Segmentation, Volume
 from P2SAMSlicerLib.volume_file import write_volume
+from scipy.io import savemat
 from small_visits import FOLLOWUP_GRID, PRIOR_GRID, phantom, segment, write_dicom
 
 #: Options that are replaced in the good command line, and what the error must say.
@@ -113,6 +114,8 @@ def _options(folder: Path) -> dict[str, Case]:
     (folder / "weights.pth").write_bytes(b"PK" + bytes(1000))
     (folder / "file").write_text("in the way")
     (folder / "bad.tfm").write_text("no transform")
+    numbers = {"Euler3DTransform_double_3_3": np.full((6, 1), np.nan), "fixed": np.zeros((4, 1))}
+    savemat(folder / "nan.mat", numbers, format="4")
     return {
         "an unknown model": ({"--model": "sam3"}, r"unknown model 'sam3'; known are: lite_medsam"),
         "a checkpoint of another hash": ({"--checkpoint": "weights.pth"}, r"weights\.pth: SHA-256 is .*, expected"),
@@ -121,6 +124,7 @@ def _options(folder: Path) -> dict[str, Case]:
         "an unknown device": ({"--device": "tpu"}, r"--device: unknown device 'tpu'"),
         "an unknown registration": ({"--registration": "affine"}, r"--registration affine: neither rigid, deformable or none"),
         "a transform that is none": ({"--registration": "bad.tfm"}, r"bad\.tfm: not a transform"),
+        "a damaged binary transform": ({"--registration": "nan.mat"}, r"nan\.mat: .* parameters that are not finite numbers"),
         "no parts": ({"--parts": "0"}, r"--parts: '0' is not a whole number of at least 1"),
         "a reversed range": ({"--negatives": "3:1"}, r"--negatives: '3:1' is not a number or a range"),
         "a margin beyond any body": ({"--margin-mm": "900"}, r"margin-mm: 900 is not a length above 0 and below 500 mm"),

@@ -38,7 +38,8 @@ BAD_INPUTS = (
     *("NaN voxels", "values that are not HU", "an empty segment", "an unknown segment", "a CT as segmentation"),
     *("a segmentation as CT", "another patient's follow-up", "a follow-up older than the prior", "an unknown model"),
     *("a checkpoint of another hash", "a missing checkpoint", "weights that are not on this computer", "an unknown device"),
-    *("an unknown registration", "a transform that is none", "no parts", "a reversed range", "a margin of no length"),
+    *("an unknown registration", "a transform that is none", "a damaged binary transform", "no parts", "a reversed range"),
+    *("a margin of no length", "a margin beyond any body"),
     *("a negative seed", "a number of threads that is none", "an unknown option", "a folder for the results below a file"),
 )
 
