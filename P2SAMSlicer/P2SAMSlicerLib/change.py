@@ -30,6 +30,8 @@ SMOOTHING_MM = 1.5
 DEFORMABLE_TOLERANCE_MM, TOLERANCE_MM = 1.5, 3.0
 #: HU difference below which nothing counts as a change, however quiet the images are.
 LEAST_HU = 1.5
+#: Stands where the prior was not measured; no scanner writes it.
+UNKNOWN_HU = -5000.0
 #: Soft tissue, and gradients (HU per mm) below which a place is flat enough to read the visits' HU offset from.
 SOFT_TISSUE_HU = (-20.0, 120.0)
 FLAT_HU_PER_MM = 3.0
@@ -48,14 +50,15 @@ CENTRE_SHARE = 0.3
 class VisitChange:
     """Change around one lesion.
 
-    :param strength: how many times what is expected without a change, 0 or more, ``(z, y, x)`` on ``box``. A change that
-        the lesion's centre shares does not count: another contrast phase or a necrosis moves no border.
+    :param strength: how many times what is usual without a change, 0 or more, ``(z, y, x)`` on ``box``. A change that the
+        lesion's centre shares does not count while the centre stays soft tissue: another contrast phase or a necrosis moves
+        no border. 0 where the prior was not measured.
     :param carried_prior: the prior's HU at the follow-up's voxels, on ``box``.
     :param box: where on the follow-up's grid.
     :param shape: of the follow-up's grid.
     :param offset_hu: HU that the follow-up lies above the prior in soft tissue away from the lesion.
     :param centre_hu: change of the lesion's centre in HU, without that offset.
-    :param centre_strength: the same as a multiple of what is expected without a change, 0 or more.
+    :param centre_strength: the same as a multiple of what is usual without a change, 0 or more.
     """
 
     strength: NDArray[np.float32]
@@ -99,25 +102,30 @@ def compare_visits(
     box = _box(distance_mm)
     distance = distance_mm[box]
     carried = _carry(prior, followup, box, transform)
-    before, gradient = _smooth(carried, followup), _gradient(carried, followup)
-    now = _smooth(followup.array[box].astype(np.float32), followup)
-    apart = (distance < -APART_MM) & (before > TISSUE_HU) & (now > TISSUE_HU)
+    known = carried > UNKNOWN_HU + 1
+    before, now = _smooth(carried, followup), _smooth(followup.array[box].astype(np.float32), followup)
+    # A border that moved is blurred on both visits: each visit's own gradient says what a misregistration does there.
+    gradient = np.maximum(_gradient(before, followup), _gradient(now, followup))
+    apart = known & (distance < -APART_MM) & (before > TISSUE_HU) & (now > TISSUE_HU)
     offset = _offset(now - before, before, gradient, apart)
     difference = now - before - np.float32(offset)
     noise = 1.4826 * float(np.median(np.abs(difference[apart]))) if apart.sum() >= FEWEST_VOXELS else USUAL_NOISE_HU
-    expected = np.sqrt(noise**2 + (tolerance_mm * gradient) ** 2 + LEAST_HU**2)
+    usual = np.sqrt(noise**2 + (tolerance_mm * gradient) ** 2 + LEAST_HU**2)
     inside = distance >= 0
     centre = inside & (distance >= np.quantile(distance[inside], 1.0 - CENTRE_SHARE))
-    shared = np.median(difference[centre])
-    strength = np.minimum(np.abs(difference), np.abs(difference - shared)) / expected
+    shared = float(np.median(difference[centre]))
+    low, high = SOFT_TISSUE_HU
+    if not low <= float(np.median(now[centre])) <= high:
+        shared = 0.0  # fat, lung or air took the centre's place: no necrosis and no contrast phase makes that of a tumour
+    strength = np.where(known, np.minimum(np.abs(difference), np.abs(difference - np.float32(shared))) / usual, 0.0)
     return VisitChange(
         strength=strength.astype(np.float32),
         carried_prior=carried,
         box=box,
         shape=followup.grid.shape,
         offset_hu=offset,
-        centre_hu=float(shared),
-        centre_strength=float(abs(shared) / np.median(expected[centre])),
+        centre_hu=float(np.median(difference[centre])),
+        centre_strength=float(abs(np.median(difference[centre])) / np.median(usual[centre])),
     )
 
 
@@ -140,7 +148,7 @@ def _carry(prior: Volume, followup: Volume, box: tuple[slice, ...], transform: s
     small = Grid((depth, rows, columns), grid.spacing, (x, y, z), grid.direction)
     target = array_to_image(np.zeros(small.shape, np.uint8), small)
     carried: NDArray[np.float32] = sitk.GetArrayFromImage(
-        sitk.Resample(to_image(prior), target, transform, sitk.sitkLinear, -1024.0, sitk.sitkFloat32)
+        sitk.Resample(to_image(prior), target, transform, sitk.sitkLinear, UNKNOWN_HU, sitk.sitkFloat32)
     )
     return carried
 
@@ -153,17 +161,12 @@ def _smooth(values: NDArray[np.float32], followup: Volume) -> NDArray[np.float32
     return smooth
 
 
-def _gradient(values: NDArray[np.float32], followup: Volume) -> NDArray[np.float32]:
-    """Length of the smoothed HU's gradient, HU per mm."""
-    from scipy import ndimage
-
-    spacing = followup.grid.spacing_zyx
-    sigma = [SMOOTHING_MM / s for s in spacing]
-    clipped = np.clip(values, LOWEST_HU, HIGHEST_HU)
-    squares = np.zeros_like(values)
-    for axis in range(3):
-        order = [int(a == axis) for a in range(3)]
-        squares += (ndimage.gaussian_filter(clipped, sigma, order=order) / np.float32(spacing[axis])) ** 2
+def _gradient(smooth: NDArray[np.float32], followup: Volume) -> NDArray[np.float32]:
+    """Length of the gradient of smoothed HU, HU per mm."""
+    squares = np.zeros_like(smooth)
+    for axis, spacing in enumerate(followup.grid.spacing_zyx):
+        if smooth.shape[axis] > 1:
+            squares += np.gradient(smooth, spacing, axis=axis) ** 2
     return np.asarray(np.sqrt(squares), dtype=np.float32)
 
 

@@ -31,6 +31,9 @@ REGION_PIXELS = 256
 BEYOND_ENDS_MM = 9.0
 #: A lesion whose largest slice covers fewer feature cells than this is too small for the model to see a shape.
 TOO_SMALL_CELLS = 9.0
+#: Change of a lesion's centre, as a multiple of what is usual without one, from which on a person has to look. On simulated
+#: visits without necrosis it stays below 0.3.
+CHANGED_CENTRE = 1.5
 #: Distances to the expected contour are told apart up to here, in mm.
 EXPECTED_REACH_MM = 12.0
 #: Beyond the region's window nothing is near, in mm.
@@ -64,13 +67,13 @@ class LesionContour:
     :param mask: on the follow-up's canonical grid; all False where the lesion was not found.
     :param slices: ascending without gaps; empty if the lesion is too small for the model.
     :param too_small: the model was not asked.
-    :param change: how the visits differ around the lesion; None where they were not compared.
+    :param doubts: what the comparison of the visits says against the contour, in words.
     """
 
     mask: BoolArray
     slices: tuple[LesionSlice, ...]
     too_small: bool = False
-    change: VisitChange | None = None
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,13 +104,14 @@ class Lesion:
 
 @dataclass(frozen=True)
 class _Views:
-    """The looked-at slices: indices, HU and images on the region of interest, and what the candidates see."""
+    """The looked-at slices: indices, HU and images on the region of interest, what the candidates see; doubts in words."""
 
     region: Region
     indices: list[int]
     hu: list[NDArray[np.float32]]
     images: list[NDArray[np.uint8]]
     slices: list[SliceView]
+    doubts: tuple[str, ...]
 
 
 def segment_lesion(model: PromptableModel, lesion: Lesion, options: PropagationOptions, step: Step) -> LesionContour:
@@ -135,7 +139,7 @@ def segment_lesion(model: PromptableModel, lesion: Lesion, options: PropagationO
     chosen = choice.choose_sequence(scored, [choice.ABSENT_COST * expected / area for expected in areas])
     masks = [_chosen_mask(s, c) for s, c in zip(scored, chosen, strict=True)]
     mask = contour.assemble(masks, [view.expected_mm for view in views.slices], views.indices, region, followup.grid)
-    return LesionContour(mask, _slices(views, scored, chosen, masks), change=change)
+    return LesionContour(mask, _slices(views, scored, chosen, masks), doubts=views.doubts)
 
 
 def _compare(lesion: Lesion, options: PropagationOptions) -> VisitChange | None:
@@ -197,7 +201,7 @@ def _views(
     # Without the offset between the visits, the same tissue has the same grey as on the prior's images.
     offset = np.float32(change.offset_hu if change else 0.0)
     images = [to_rgb(plane - offset, lesion.windows[1]) for plane in hu]
-    expected = _expected(lesion, region, change, evidence, model.card.feature_size, indices, images, distances)
+    expected, doubts = _expected(lesion, region, change, evidence, model.card.feature_size, indices, images, distances)
     filled = [row for row, mask in enumerate(expected) if mask.any()]
     slices: list[SliceView] = []
     for start in range(0, len(indices), _ENCODE_BATCH):
@@ -208,7 +212,7 @@ def _views(
             expected_mm = _expected_mm(expected[row], distances[row], region.pixel_mm)
             slices.append(SliceView(features[offset_row], distances[row], expected_mm, expected[nearest]))
         step("encode", min(start + _ENCODE_BATCH, len(indices)), len(indices))
-    return _Views(region, indices, hu, images, slices)
+    return _Views(region, indices, hu, images, slices, doubts)
 
 
 def _expected_mm(expected: BoolArray, distance_mm: NDArray[np.float32], pixel_mm: float) -> NDArray[np.float32]:
@@ -227,18 +231,26 @@ def _expected(
     indices: list[int],
     images: list[NDArray[np.uint8]],
     distances: list[NDArray[np.float32]],
-) -> list[BoolArray]:
-    """The expected contour of every slice; the registered contour where the visits were not compared or nothing would stay."""
+) -> tuple[list[BoolArray], tuple[str, ...]]:
+    """The expected contour of every slice, and doubts: the registered contour stands in where it cannot be made."""
     registered: list[BoolArray] = [distance >= 0 for distance in distances]
     if change is None:
-        return registered
+        return registered, ()
     grid, expected = lesion.followup.grid, []
     for z, image, distance in zip(indices, images, distances, strict=True):
         before = to_rgb(region.crop(change.slice_prior(z), grid), lesion.windows[0])
         towards = evidence.hu_map(image[..., 0], cells) - evidence.hu_map(before[..., 0], cells)
         strength = region.crop(change.slice_strength(z), grid, outside=0.0)
         expected.append(expected_contour(distance, strength, towards, region.pixel_mm))
-    return expected if any(mask.any() for mask in expected) else registered
+    doubts = []
+    if change.centre_strength > CHANGED_CENTRE:
+        doubts.append(
+            f"its centre changed by {change.centre_hu:+.0f} HU since the prior: necrosis, another contrast phase, or other"
+            " tissue in the tumour's place"
+        )
+    if any(mask.any() for mask in expected):
+        return expected, tuple(doubts)
+    return registered, (*doubts, "nothing inside the registered contour looks as on the prior: the lesion may be gone")
 
 
 def _limited(proposal: Proposal, view: SliceView, plausible_mm: float) -> Proposal:

@@ -18,7 +18,7 @@ LOCATION_MM = 4.0
 LOCATION_LIMIT = 3.0
 #: Strength of change that is still nothing, weight of what is above it, and the most that counts.
 QUIET_STRENGTH = 0.7
-CHANGE_WEIGHT = 2.0
+CHANGE_WEIGHT = 3.0
 STRENGTH_LIMIT = 3.0
 #: A change that raises the HU evidence for lesion by more than this is lesion that moved in, not lesion that left.
 TOWARDS_LESION = 0.3

@@ -277,7 +277,8 @@ def _segment(
             carried_all.removals += cleaned.removals
         carried_all.mask |= mask_found
         limits = search_limits(found, mask_found, distance, followup.grid, options)
-        carried_all.pieces.append(Piece(mask_found, carried, found.too_small, outside_share=cut_off, limits=limits))
+        why = (*found.doubts, *limits)
+        carried_all.pieces.append(Piece(mask_found, carried, found.too_small, outside_share=cut_off, limits=why))
     return carried_all
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from P2SAMSlicerLib.change import VisitChange, compare_visits
+from P2SAMSlicerLib.change import VisitChange, _gradient, compare_visits
 from P2SAMSlicerLib.geometry import Grid
 from P2SAMSlicerLib.registration import signed_distance
 from P2SAMSlicerLib.volume import BoolArray, Volume
@@ -124,3 +124,38 @@ def test_a_lesion_without_tissue_around_it_is_still_compared() -> None:
     change = compared(scanned(air, 1), scanned(air, 2, offset=3.0), lesion)
     assert np.isfinite(on_grid(change)).all()
     assert change.offset_hu == 0.0  # nothing to read it from
+
+
+def test_what_is_left_of_a_shrunk_lesion_in_fat_does_not_count_as_changed() -> None:
+    before, after = ball(16), ball(11)
+    change = compared(scanned(fat_around(before), 1, 4.0), scanned(fat_around(after), 2, 4.0), before)
+    strength = on_grid(change)
+    assert np.median(strength[ball(15) & ~ball(13)]) > 2.0
+    assert np.median(strength[after & ~ball(8)]) < 1.5
+
+
+def fat_around(lesion: BoolArray) -> NDArray[np.float32]:
+    return np.where(lesion, 40.0, -100.0).astype(np.float32)
+
+
+@pytest.mark.parametrize("replacement", [-100.0, -800.0])
+def test_fat_or_lung_in_the_centres_place_is_no_necrosis(replacement: float) -> None:
+    lesion = ball(14)
+    gone = np.where(lesion, replacement, tissue(lesion)).astype(np.float32)
+    change = compared(scanned(tissue(lesion), 1), scanned(gone, 2), lesion)
+    assert np.median(on_grid(change)[lesion]) > 5.0
+    assert change.centre_hu < -100
+    assert change.centre_strength > 5.0
+
+
+@pytest.mark.parametrize("thickness", [1.0, 3.0, 5.0, 8.0])
+def test_a_gradient_along_the_slices_is_seen_at_every_slice_thickness(thickness: float) -> None:
+    grid = replace(GRID, spacing=(1.0, 1.0, thickness))
+    ramp = np.broadcast_to(np.arange(SHAPE[0])[:, None, None] * thickness * 2.0, SHAPE).astype(np.float32)
+    np.testing.assert_allclose(_gradient(ramp, Volume(ramp, grid)), 2.0, rtol=1e-5)
+
+
+def test_where_the_prior_was_not_measured_nothing_changed() -> None:
+    lesion = ball(14)
+    change = compared(scanned(tissue(lesion), 1), scanned(tissue(lesion), 2), lesion, shift_mm=30.0)
+    assert on_grid(change)[:, :, 45:].max() == 0.0  # the prior ends there

@@ -71,6 +71,16 @@ def test_a_lesion_that_changed_is_followed_better_than_by_its_registered_contour
     assert dice(result.mask, truth) > max(least, dice(result.registered_mask, truth) - 0.02)
 
 
+def test_a_lesion_whose_centre_darkened_keeps_its_contour_and_is_flagged() -> None:
+    prior, segment = prior_visit()
+    followup, truth = followup_of("necrosis")
+    result = carry(prior, segment.mask, followup)
+    assert result.outcome is Outcome.FLAGGED
+    assert any("its centre changed by -" in reason for reason in result.reasons)
+    assert result.mask is not None
+    assert dice(result.mask, truth) > 0.75
+
+
 def test_a_lesion_that_vanished_is_not_found_and_has_no_contour() -> None:
     prior, segment = prior_visit()
     followup, truth = followup_of("vanish")
