@@ -157,5 +157,6 @@ def test_the_recovered_share_is_the_results_part_of_the_oracles_gain() -> None:
 def test_the_caption_says_how_few_patients_and_which_sites() -> None:
     cases = [case_named("a"), case_named("b", patient="a"), case_named("c", site="sarcoma")]
     assert caption(cases) == "3 simulated second visits of 2 patients (sites: lung 2, sarcoma 1). No clinical claim."
+    assert caption(cases[:1]).startswith("1 simulated second visit of 1 patient (")
     real = [replace(cases[0], simulated=False), *cases[1:]]
     assert "3 second visits, 2 of them known to be simulated, of 2 patients" in caption(real)

@@ -55,19 +55,26 @@ def register_with_elastix(prior: Volume, mask: BoolArray, followup: Volume, thre
     import itk
 
     itk.MultiThreaderBase.SetGlobalDefaultNumberOfThreads(threads)
-    settings: Any = itk.ParameterObject.New()
-    settings.AddParameterMap(settings.GetDefaultParameterMap("rigid", RESOLUTIONS))
-    settings.AddParameterMap(settings.GetDefaultParameterMap("bspline", RESOLUTIONS, BSPLINE_GRID_MM))
     fixed, moving = _image(_clipped(followup), followup.grid), _image(_clipped(prior), prior.grid)
     contour = _image(mask.astype(np.float32), prior.grid)
     try:
         _, found = itk.elastix_registration_method(
-            fixed, moving, parameter_object=settings, number_of_threads=threads, log_to_console=False
+            fixed, moving, parameter_object=settings(), number_of_threads=threads, log_to_console=False
         )
         return ElastixContours(_carried(contour, found, 1), _carried(contour, found, 2))
     except RuntimeError as error:
         # ITK's own text names source files of its build and nothing of use.
         raise InputError(f"{followup.name}: elastix could not register the prior to it") from error
+
+
+def settings() -> Any:
+    """elastix's default parameter maps of both stages."""
+    import itk
+
+    maps: Any = itk.ParameterObject.New()
+    maps.AddParameterMap(maps.GetDefaultParameterMap("rigid", RESOLUTIONS))
+    maps.AddParameterMap(maps.GetDefaultParameterMap("bspline", RESOLUTIONS, BSPLINE_GRID_MM))
+    return maps
 
 
 def _carried(contour: Any, found: Any, stages: int) -> BoolArray:

@@ -98,7 +98,6 @@ def caption(cases: Sequence[BenchmarkCase]) -> str:
     counted = ", ".join(f"{site} {sum(case.site == site for case in cases)}" for site in sites)
     patients = len({case.patient for case in cases})
     simulated = sum(case.simulated for case in cases)
-    kind = (
-        "simulated second visits" if simulated == len(cases) else f"second visits, {simulated} of them known to be simulated,"
-    )
+    visits = f"second visit{'s' if len(cases) != 1 else ''}"
+    kind = f"simulated {visits}" if simulated == len(cases) else f"{visits}, {simulated} of them known to be simulated,"
     return f"{len(cases)} {kind} of {patients} patient{'s' if patients != 1 else ''} (sites: {counted}). No clinical claim."

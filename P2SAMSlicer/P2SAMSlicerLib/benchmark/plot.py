@@ -13,6 +13,7 @@ from P2SAMSlicerLib.benchmark.statistics import mean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 #: Okabe and Ito's colours, which people who see few colours can tell apart; one for each kind of change.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#999999")
@@ -36,7 +37,7 @@ def write_plot(path: Path, findings: AccuracyFindings) -> None:
     _intervals(ahead, findings, methods)
     dice.set_yticks(range(len(methods)), [m.METHODS[method].title for method in methods])
     dice.set_ylim(len(methods) - 0.5, -0.5)
-    _legend(dice, findings)
+    _legend(figure, findings)
     figure.suptitle(caption(findings.cases), fontsize=9)
     figure.savefig(path, dpi=DPI, metadata={"Software": None})
 
@@ -71,13 +72,14 @@ def _intervals(axes: Axes, findings: AccuracyFindings, methods: Sequence[str]) -
     axes.grid(axis="x", color="0.9")
 
 
-def _legend(axes: Axes, findings: AccuracyFindings) -> None:
+def _legend(figure: Figure, findings: AccuracyFindings) -> None:
     from matplotlib.lines import Line2D
 
     changes, sites = _looks(findings)
     shown = [Line2D([], [], color=colour, marker="o", linestyle="", label=change) for change, colour in changes.items()]
     shown += [Line2D([], [], color="0.4", marker=marker, linestyle="", label=site) for site, marker in sites.items()]
-    axes.legend(handles=shown, fontsize=7, loc="best", framealpha=0.9)
+    # Below the plots, where it hides no dot.
+    figure.legend(handles=shown, fontsize=8, loc="outside lower center", ncols=len(shown), frameon=False)
 
 
 def _looks(findings: AccuracyFindings) -> tuple[dict[str, str], dict[str, str]]:
