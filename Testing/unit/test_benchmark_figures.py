@@ -139,6 +139,10 @@ def test_the_ordering_of_the_paper_wants_an_interval_above_zero() -> None:
     mixed = findings_of({"persam": (9.0, 12.0, 9.0), "p2sam-retrieval": (12.0, 9.0, 9.0)}, cases)
     lines = [next(goal for goal in goals(each) if "PerSAM" in goal.text) for each in (ahead, mixed)]
     assert [goal.met for goal in lines] == [True, False]
+    alone = next(
+        goal for goal in goals(findings_of({"persam": (9.0,), "p2sam-retrieval": (12.0,)}, cases[:1])) if "PerSAM" in goal.text
+    )
+    assert alone.met is None, "one patient has no interval"
 
 
 def test_the_recovered_share_is_the_results_part_of_the_oracles_gain() -> None:

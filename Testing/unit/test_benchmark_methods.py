@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from P2SAMSlicerLib.benchmark import elastix
+from P2SAMSlicerLib.benchmark.accuracy import AccuracyOptions, measure_accuracy
 from P2SAMSlicerLib.benchmark.boxed import box_contour
 from P2SAMSlicerLib.benchmark.case_contours import CaseContours, own_contours
 from P2SAMSlicerLib.benchmark.cases import CaseData
@@ -14,7 +16,9 @@ from P2SAMSlicerLib.benchmark.methods import METHODS, NEED_ELASTIX
 from P2SAMSlicerLib.options import PropagationOptions
 from P2SAMSlicerLib.propagation import propagate
 from P2SAMSlicerLib.resample import resample_mask
-from P2SAMSlicerLib.volume import BoolArray
+from P2SAMSlicerLib.segmentation_file import write_segmentation
+from P2SAMSlicerLib.volume import BoolArray, Segment, Segmentation
+from P2SAMSlicerLib.volume_file import write_volume
 from small_body import GRID, LESION_AT, body, dice, ellipsoid, prior_visit, stored, stored_array
 from stub_model import BrightnessModel
 
@@ -66,6 +70,32 @@ def test_methods_that_are_not_asked_for_are_not_run() -> None:
     model = BrightnessModel()
     assert set(own_contours(model, case(), ["copy"], STILL).contours) == {"copy"}
     assert model.encoded == 0
+
+
+@pytest.mark.usefixtures("own_threads")
+def test_a_run_judges_the_choice_and_the_order_of_the_slices_of_clinical_mode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, folder = case(), tmp_path / "lung_small"
+    folder.mkdir()
+    write_volume(data.prior, folder / "prior_ct.nii.gz")
+    write_volume(data.followup, folder / "followup_ct.nii.gz")
+    write_segmentation(Segmentation(GRID, (data.segment,)), folder / "prior_seg.seg.nrrd")
+    write_segmentation(Segmentation(GRID, (Segment("GTV", TRUE),)), folder / "followup_seg.seg.nrrd")
+    monkeypatch.setattr("P2SAMSlicerLib.models.load_model", lambda *_, **__: BrightnessModel())
+    monkeypatch.setattr(AccuracyOptions, "propagation", STILL)
+
+    findings = measure_accuracy(AccuracyOptions(tmp_path, methods=("clinical", "registered")))
+
+    assert not findings.failures
+    assert [row.method for row in findings.rows] == ["registered", "clinical"]
+    choice, ranking = findings.choices["lung_small"], findings.rankings["lung_small"]
+    registered, clinical = (row.metrics.volumetric_dice for row in findings.rows)
+    assert registered + 0.02 < choice.lesion_oracle_dice <= choice.slice_oracle_dice + 0.01
+    assert choice.chosen_dice == pytest.approx(clinical, abs=0.1)
+    in_truth = set(np.flatnonzero(TRUE.any(axis=(1, 2))))
+    assert in_truth <= {each.index for each in ranking}
+    assert in_truth <= {each.index for each in choice.slices}
 
 
 def test_a_box_is_asked_for_on_every_slice_of_every_lesion_in_any_stored_order() -> None:

@@ -179,4 +179,6 @@ def _provenance(model: PromptableModel | None, options: AccuracyOptions, threads
         "threads": threads,
         "processors": os.cpu_count(),
         "options": asdict(options.propagation),
+        "parts": options.propagation.parts,
+        "negatives": list(options.propagation.negative_counts),
     }

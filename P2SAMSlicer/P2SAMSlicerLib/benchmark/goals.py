@@ -106,7 +106,7 @@ def _ordering_goals(findings: AccuracyFindings) -> Iterator[Goal]:
     for other in (m.PERSAM, m.FIXED):
         text = f"{m.METHODS[m.RETRIEVAL].title} above {m.METHODS[other].title}, with an interval that excludes 0"
         gain = findings.dice_difference(m.RETRIEVAL, other)
-        if gain is None:
+        if gain is None or math.isnan(gain.low):  # one patient has no interval
             yield Goal(text, None)
             continue
         yield Goal(f"{text} ({gain.mean:+.3f}, {gain.low:+.3f} to {gain.high:+.3f})", gain.low > 0)
@@ -121,7 +121,7 @@ def _safety_goals(findings: AccuracyFindings) -> Iterator[Goal]:
     text = "review priority: rank correlation with the slice's error at least 0.5"
     known = not math.isnan(ranking.spearman)
     yield Goal(f"{text} ({ranking.spearman:.2f})" if known else text, ranking.spearman >= 0.5 if known else None)
-    text = f"the {FIRST_SHARE:.0%} first slices hold at least 60 % of those below Dice {BAD_DICE}"
+    text = f"the {100 * FIRST_SHARE:.0f} % first slices hold at least 60 % of those below Dice {BAD_DICE}"
     if ranking.bad:
         attainable = f"a perfect order: {100 * ranking.attainable:.0f} %"
         yield Goal(f"{text} ({100 * ranking.held:.0f} % of {ranking.bad}; {attainable})", ranking.held >= 0.6)

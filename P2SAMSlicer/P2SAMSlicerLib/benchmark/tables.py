@@ -71,7 +71,10 @@ def summary(findings: AccuracyFindings) -> str:
     """The table of all methods over all cases with a lesion, what it means, vanished lesions, and what is missing."""
     rows = [_means(method, findings.of(method), [title for title, _, _ in COLUMNS]) for method in findings.methods]
     count = len({row.case.name for row in findings.rows if not row.vanished})
-    parts = [table(["method", *(title for title, _, _ in COLUMNS)], rows), f"{count} cases with a lesion. {MEANINGS}"]
+    parts = [
+        table(["method", *(title for title, _, _ in COLUMNS)], rows),
+        f"{count} case{'s' if count != 1 else ''} with a lesion. {MEANINGS}",
+    ]
     parts += _vanished(findings)
     problems = [*findings.notes, *(f"{each.name}: not measured: {each.reason}" for each in findings.failures)]
     if problems:
@@ -87,7 +90,8 @@ def targets(findings: AccuracyFindings) -> str:
 def _made(findings: AccuracyFindings) -> str:
     facts, model = findings.provenance, findings.provenance.get("model")
     told = f"{model['id']} on {facts.get('device')}, " if model else ""
-    return f"{told}{facts.get('threads')} processor threads, seed {findings.seed}."
+    parts = f", 1 to {facts['parts']} parts, background points {facts['negatives']}" if "parts" in facts else ""
+    return f"{told}{facts.get('threads')} processor thread(s), seed {findings.seed}{parts}."
 
 
 def _means(method: str, rows: Sequence[Row], titles: Sequence[str]) -> list[str]:
@@ -183,7 +187,7 @@ def _rankings(findings: AccuracyFindings) -> list[str]:
     rows = [_ranking_row(name, slices) for name, slices in findings.rankings.items()]
     rows.append(_ranking_row("**all slices together**", findings.all_ranked()))
     header = ["case", "slices", "rank correlation with the error", f"slices below Dice {BAD_DICE}"]
-    header += [f"of these in the first {FIRST_SHARE:.0%}, %", "at best, %"]
+    header += [f"of these in the first {100 * FIRST_SHARE:.0f} %, %", "at best, %"]
     told = "The error of a slice is 1 less its Dice. A slice with truth that was not looked at counts with priority 0."
     return [table(header, rows), told]
 
