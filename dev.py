@@ -4,7 +4,7 @@
     python3 dev.py demo [--out DIR]    run the demonstration (p2sam demo), by default into demo-output
     python3 dev.py test [ARGS]         lint, then pytest; ARGS go to pytest
     python3 dev.py lint                ruff format, ruff check, mypy (types from Python 3.11 on)
-    python3 dev.py bench [ARGS]        run Testing/benchmarks/accuracy.py
+    python3 dev.py bench [ARGS]        measure accuracy (p2sam benchmark accuracy), by default on ../shared/data/visits
 
 Needs Python 3.10, 3.11 or 3.12 and nothing else: each command first makes .venv and installs the project and the versions in
 constraints.txt into it. That is done again only when pyproject.toml or constraints.txt changes; otherwise no network is
@@ -266,11 +266,15 @@ def setup(_args: Sequence[str]) -> int:
     return 0
 
 
+def given(args: Sequence[str], option: str) -> bool:
+    """Whether the user gave an option that takes a value."""
+    return any(arg == option or arg.startswith(f"{option}=") for arg in args)
+
+
 def demo(args: Sequence[str]) -> int:
     """Run the demonstration; a relative ``--out`` is meant from where the user stands."""
     python = ensure_environment()
-    given = any(arg == "--out" or arg.startswith("--out=") for arg in args)
-    out = [] if given else ["--out", str(ROOT / "demo-output")]
+    out = [] if given(args, "--out") else ["--out", str(ROOT / "demo-output")]
     return run([str(python), "-m", "P2SAMSlicerLib", "demo", *out, *args], cwd=None)
 
 
@@ -296,9 +300,11 @@ def test(args: Sequence[str]) -> int:
 
 
 def bench(args: Sequence[str]) -> int:
-    """Measure accuracy."""
-    python = ensure_environment(("test",))
-    return run([python, ROOT / "Testing" / "benchmarks" / "accuracy.py", *args], cwd=None)
+    """Measure accuracy on the cases beside the checkout, unless told otherwise; an earlier report of its own is replaced."""
+    python = ensure_environment()
+    usual = [] if given(args, "--cases") else ["--cases", str(ROOT.parent / "shared" / "data" / "visits")]
+    usual += [] if given(args, "--out") else ["--out", str(ROOT / "benchmark-output"), "--overwrite"]
+    return run([str(python), "-m", "P2SAMSlicerLib", "benchmark", "accuracy", *usual, *args], cwd=None)
 
 
 COMMANDS = {"setup": setup, "demo": demo, "test": test, "lint": lint, "bench": bench}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from P2SAMSlicerLib import __version__, contour, review
 from P2SAMSlicerLib.cbct_scale import approximate_hu
-from P2SAMSlicerLib.clinical import Lesion, LesionContour, LesionSlice, segment_lesion
+from P2SAMSlicerLib.clinical import REGION_PIXELS, Lesion, LesionContour, LesionSlice, segment_lesion
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.intensity import PAPER_WINDOW, WINDOWS, Modality, Window, check_hounsfield, percentile_window
 from P2SAMSlicerLib.lost_tissue import lost_share
@@ -24,6 +24,7 @@ from P2SAMSlicerLib.orientation import Orientation, WorkingFrame, to_working_fra
 from P2SAMSlicerLib.outcome import Piece, decide, figures, loose_share
 from P2SAMSlicerLib.paper_visit import segment_in_paper_mode
 from P2SAMSlicerLib.progress import Progress, ProgressEvent, silent
+from P2SAMSlicerLib.region import Region, region_around
 from P2SAMSlicerLib.registration import Registration, carry_distance, in_working_frame, register
 from P2SAMSlicerLib.registration_quality import BodyQuality, LocalQuality, RegistrationJudge
 from P2SAMSlicerLib.resample import resample_mask
@@ -34,7 +35,7 @@ from P2SAMSlicerLib.transform_file import read_transform
 from P2SAMSlicerLib.visit_checks import check_visits
 from P2SAMSlicerLib.volume import BoolArray, Segment, Volume
 
-__all__ = ["check_visits", "propagate"]
+__all__ = ["RegisteredVisits", "carry_segments", "check_visits", "propagate", "register_visits"]
 
 #: Pieces of a segment farther apart than this are looked at one by one, each in its own window.
 SEPARATE_LESIONS_MM = 20.0
@@ -71,14 +72,39 @@ class _Case:
 class _Carried:
     """One segment on the follow-up's canonical grid, before anything is said of it.
 
-    :param lesions: what was found of each separate lesion that the model was asked for, with its number from 1.
+    :param lesions: what was found of each separate lesion that the model was asked for, with its number from 1 and the window
+        that the model saw (None for whole slices).
     """
 
     mask: BoolArray
     registered: BoolArray
-    lesions: list[tuple[int, LesionContour]] = field(default_factory=list)
+    lesions: list[tuple[int, Region | None, LesionContour]] = field(default_factory=list)
     pieces: list[Piece] = field(default_factory=list)
     removals: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class RegisteredVisits:
+    """Both visits and the registration between them, which every way to carry the segments begins with.
+
+    Made by :func:`register_visits` for :func:`carry_segments`. What it holds in working coordinates is the engine's own.
+
+    :param segments: what is to be carried.
+    :param name: the follow-up's.
+    :param options: as the visits were registered with.
+    :param stage_seconds: seconds spent in each stage so far.
+    """
+
+    segments: tuple[Segment, ...]
+    name: str
+    options: PropagationOptions
+    overrides: tuple[str, ...]
+    warnings: tuple[str, ...]
+    stage_seconds: Mapping[str, float]
+    case: _Case
+    registration: Registration
+    judge: RegistrationJudge
+    quality: BodyQuality
 
 
 def propagate(
@@ -101,6 +127,22 @@ def propagate(
     :param progress: called with every step; may raise :class:`~P2SAMSlicerLib.errors.Cancelled`.
     :raises InputError: visits that do not belong together, masks off the grid or empty, values that are not HU.
     """
+    return carry_segments(model, register_visits(prior, segments, followup, options, progress), options, progress)
+
+
+def register_visits(
+    prior: Volume,
+    segments: Sequence[Segment],
+    followup: Volume,
+    options: PropagationOptions | None = None,
+    progress: Progress = silent,
+) -> RegisteredVisits:
+    """The part of :func:`propagate` that needs no model: checks both visits and registers them.
+
+    Its result may be carried several times, with other modes and models.
+
+    :raises InputError: as :func:`propagate`.
+    """
     options = options or PropagationOptions()
     options.check()
     overrides = check_visits(prior, followup, options)
@@ -108,34 +150,76 @@ def propagate(
     clock = _Clock()
     with clock.stage("prepare"):
         case = _prepare(prior, segments, followup)
-        windows = _windows(case, options)
     with clock.stage("registration"):
         registration, judge, quality = _register(case, options, progress)
-    reasons = [*overrides, *warnings]
+    return RegisteredVisits(
+        segments=tuple(segments),
+        name=followup.name,
+        options=options,
+        overrides=overrides,
+        warnings=tuple(warnings),
+        stage_seconds=clock.seconds,
+        case=case,
+        registration=registration,
+        judge=judge,
+        quality=quality,
+    )
+
+
+def carry_segments(
+    model: PromptableModel,
+    visits: RegisteredVisits,
+    options: PropagationOptions | None = None,
+    progress: Progress = silent,
+) -> VisitResult:
+    """Carry segments between visits that are registered already; the rest of :func:`propagate`.
+
+    :param options: those of the registration and the visits' checks must be the ones that the visits were registered with.
+    :raises InputError: they are not, or the options mean nothing.
+    """
+    options = options or PropagationOptions()
+    options.check()
+    _check_same_registration(visits.options, options)
+    case, judge, quality = visits.case, visits.judge, visits.quality
+    clock = _Clock(dict(visits.stage_seconds))
+    with clock.stage("prepare"):
+        windows = _windows(case, options)
+    results = []
+    for number, segment in enumerate(visits.segments):
+        with clock.stage("segmentation"):
+            found = _segment(model, case, case.masks[number], visits.registration, windows, options, progress)
+        with clock.stage("registration"):
+            near = judge.near(found.registered)
+        lost = _lost_share(judge, visits.registration, found) if options.modality == "ct" else None
+        why = (*quality.reasons, *near.reasons, *_reasons(visits, model, options))
+        results.append(_result(case, segment, number, found, near, lost, why, options))
+    return VisitResult(
+        name=visits.name,
+        grid=case.orientation.stored,
+        segments=tuple(results),
+        registration=_registration_entry(options, visits.registration, quality, results),
+        stage_seconds={name: round(value, 3) for name, value in clock.seconds.items()},
+        warnings=visits.warnings,
+        overrides=visits.overrides,
+        provenance=_provenance(model, options),
+        notes=method_notes(model.card, options),
+    )
+
+
+def _check_same_registration(before: PropagationOptions, now: PropagationOptions) -> None:
+    for name in ("registration", "transform_file", "modality", "allow_other_patient", "allow_older_followup"):
+        if getattr(before, name) != getattr(now, name):
+            raise InputError(f"{name}: the visits were registered with another one")
+
+
+def _reasons(visits: RegisteredVisits, model: PromptableModel, options: PropagationOptions) -> list[str]:
+    """What speaks against every contour of the visit, besides its registration."""
+    reasons = [*visits.overrides, *visits.warnings]
     if options.modality == "cbct":
         reasons.append("CBCT: its values are no HU, and no CBCT was ever measured with this tool")
     if options.mode == "paper" and "points" not in model.card.trained_prompts:
         reasons.append(f"paper mode prompts with points, and {model.card.id} was not trained with points")
-    results = []
-    for number, segment in enumerate(segments):
-        with clock.stage("segmentation"):
-            found = _segment(model, case, case.masks[number], registration, windows, options, progress)
-        with clock.stage("registration"):
-            near = judge.near(found.registered)
-        lost = _lost_share(judge, registration, found) if options.modality == "ct" else None
-        why = (*quality.reasons, *near.reasons, *reasons)
-        results.append(_result(case, segment, number, found, near, lost, why, options))
-    return VisitResult(
-        name=followup.name,
-        grid=followup.grid,
-        segments=tuple(results),
-        registration=_registration_entry(options, registration, quality, results),
-        stage_seconds={name: round(value, 3) for name, value in clock.seconds.items()},
-        warnings=tuple(warnings),
-        overrides=overrides,
-        provenance=_provenance(model, options),
-        notes=method_notes(model.card, options),
-    )
+    return reasons
 
 
 def _check_inputs(prior: Volume, segments: Sequence[Segment], followup: Volume, options: PropagationOptions) -> list[str]:
@@ -269,7 +353,8 @@ def _segment(
             continue
         carried_all.registered |= carried
         found = _lesion(model, case, lesion, distance, registration, windows, options, _reporter(progress, number))
-        carried_all.lesions.append((number, found))
+        window = region_around(carried, followup.grid, options.margin_mm, REGION_PIXELS) if options.mode == "clinical" else None
+        carried_all.lesions.append((number, window, found))
         mask_found = found.mask
         if mask_found.any():
             cleaned = _clean(mask_found, carried, lesion, case, registration)
@@ -344,7 +429,7 @@ def _result(
     found = figures(mask, registered, prior_ml, grid) if mask.any() and registered.any() else None
     outcome, why = decide(mask, registered, found, carried.pieces, reasons, case.followup, loose, lost)
     contoured = outcome in (Outcome.FOUND, Outcome.FLAGGED)
-    slices = tuple(_slice(case, lesion, each) for lesion, part in carried.lesions for each in part.slices)
+    slices = tuple(_slice(case, lesion, window, each) for lesion, window, part in carried.lesions for each in part.slices)
     priorities = [s.review_priority for s in slices if s.chosen is not None or s.review_priority > 0]
     return SegmentResult(
         source=segment,
@@ -364,7 +449,7 @@ def _result(
     )
 
 
-def _slice(case: _Case, lesion: int, found: LesionSlice) -> SliceResult:
+def _slice(case: _Case, lesion: int, window: Region | None, found: LesionSlice) -> SliceResult:
     grid = case.orientation.grid
     centre = np.array([[(grid.shape[2] - 1) / 2, (grid.shape[1] - 1) / 2, float(found.index)]])
     axis = int(np.argmax(np.abs(grid.direction_matrix[:, 2])))
@@ -376,6 +461,7 @@ def _slice(case: _Case, lesion: int, found: LesionSlice) -> SliceResult:
         review_priority=review.priority(found.signals),
         signals=found.signals,
         lesion=lesion,
+        region=window,
     )
 
 

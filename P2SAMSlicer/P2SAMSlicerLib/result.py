@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from P2SAMSlicerLib.geometry import Grid
+from P2SAMSlicerLib.region import Region
 from P2SAMSlicerLib.volume import BoolArray, Segment
 
 
@@ -85,11 +86,13 @@ class SliceResult:
 
     :param index: slice number along the follow-up's own stored slice axis, counted from 0.
     :param position_mm: LPS coordinate of the slice along the patient axis nearest the slice normal.
-    :param candidates: all candidates; masks lie on the region of interest.
+    :param candidates: all candidates; masks lie on ``region``.
     :param chosen: index into ``candidates``, or None where the lesion was judged absent on this slice.
     :param review_priority: 0..1, larger means look here first; it never says that a slice is right.
     :param signals: the independent signals behind the priority, each 0..1.
     :param lesion: number of the separate lesion of the segment, from 1; one slice may show several.
+    :param region: where the candidates' masks lie, in the plane of the follow-up's slices in canonical order (see
+        :mod:`P2SAMSlicerLib.orientation`); None if they lie on the whole slice.
     """
 
     index: int
@@ -99,6 +102,7 @@ class SliceResult:
     review_priority: float
     signals: Mapping[str, float] = field(default_factory=dict)
     lesion: int = 1
+    region: Region | None = None
 
     @property
     def best(self) -> Candidate | None:

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from accuracy import peak_memory_gib
+from P2SAMSlicerLib.benchmark.memory import peak_memory_gib
 from P2SAMSlicerLib.geometry import Grid
 from P2SAMSlicerLib.volume import BoolArray, Segment, Volume
 
@@ -54,7 +54,9 @@ def main(argv: list[str] | None = None) -> int:
     print(f"follow-up of {' x '.join(map(str, arguments.size))} voxels, {arguments.threads} CPU threads")
     for name, value in {**visit.stage_seconds, "all": seconds}.items():
         print(f"{name:13} {value:7.1f} s")
-    print(f"peak memory   {peak_memory_gib():7.2f} GiB ({before:.2f} GiB before, with both CTs and the model)")
+    peak = peak_memory_gib()
+    if before is not None and peak is not None:
+        print(f"peak memory   {peak:7.2f} GiB ({before:.2f} GiB before, with both CTs and the model)")
     print(f"outcome: {segment.outcome.value}; Dice with the truth {evaluate(found, truth, followup.grid).volumetric_dice:.2f}")
     return 0
 

@@ -250,6 +250,18 @@ def test_the_demo_writes_where_it_is_told(checkout: Checkout, args: list[str], o
     assert words[4:] == (["--out", out.format(root=checkout.root)] if out else args)
 
 
+def test_the_benchmark_measures_the_cases_beside_the_checkout_unless_told_otherwise(checkout: Checkout) -> None:
+    checkout.setup()
+    checkout.commands.clear()
+    assert checkout.dev.main(["bench", "--threads", "1"]) == 0
+    assert checkout.dev.main(["bench", "--cases", "mine", "--out=here"]) == 0
+    usual, told = ([*words[1:]] for words in checkout.commands)
+    command = ["-m", "P2SAMSlicerLib", "benchmark", "accuracy"]
+    cases, out = checkout.root.parent / "shared" / "data" / "visits", checkout.root / "benchmark-output"
+    assert usual == [*command, "--cases", str(cases), "--out", str(out), "--overwrite", "--threads", "1"]
+    assert told == [*command, "--cases", "mine", "--out=here"]
+
+
 @pytest.mark.parametrize("argv", [[], ["tset"]])
 def test_an_unknown_command_is_refused_and_the_known_ones_are_named(
     argv: list[str], capsys: pytest.CaptureFixture[str]

@@ -14,7 +14,7 @@ from P2SAMSlicerLib.errors import Cancelled, InputError
 from P2SAMSlicerLib.geometry import Grid
 from P2SAMSlicerLib.options import PropagationOptions
 from P2SAMSlicerLib.progress import ProgressEvent
-from P2SAMSlicerLib.propagation import propagate
+from P2SAMSlicerLib.propagation import carry_segments, propagate, register_visits
 from P2SAMSlicerLib.result import Outcome, SegmentResult, VisitResult
 from P2SAMSlicerLib.volume import BoolArray, Segment, Volume
 from scipy import ndimage
@@ -339,6 +339,39 @@ def test_all_candidates_are_kept_and_the_registered_contour_is_the_first() -> No
         assert all(np.isfinite(candidate.predicted_iou) for candidate in each.candidates[2:])
     looked_at = {s.index for s in result.slices}
     assert set(np.flatnonzero(result.registered_mask.any(axis=(1, 2)))) < looked_at, "slices beyond the ends are looked at too"
+
+
+def test_candidates_placed_where_their_region_says_lie_where_the_contours_lie() -> None:
+    result = usual().segments[0]
+    for each in result.slices:
+        assert each.region is not None
+        placed = each.region.place(each.candidates[0].mask.astype(np.float32), GRID, outside=0.0) > 0.5
+        registered = result.registered_mask[each.index]
+        if registered.any():
+            assert dice(placed, registered) > 0.95
+
+
+def test_visits_that_were_registered_once_can_be_carried_in_both_modes() -> None:
+    prior, segment = prior_visit()
+    followup, model = still(ellipsoid(GRID)), BrightnessModel()
+    paper = replace(STILL, mode="paper", negatives=(2,))
+    visits = register_visits(prior, [segment], followup, STILL)
+    for options in (STILL, paper):
+        once, again = propagate(model, prior, [segment], followup, options), carry_segments(model, visits, options)
+        assert (again.name, again.grid, again.notes) == (once.name, once.grid, once.notes)
+        first, second = once.segments[0], again.segments[0]
+        assert (first.outcome, first.reasons) == (second.outcome, second.reasons)
+        assert first.mask is not None
+        assert np.array_equal(first.mask, np.asarray(second.mask))
+        assert np.array_equal(first.registered_mask, second.registered_mask)
+    assert all(each.region is None for each in second.slices), "paper mode's candidates lie on whole slices"
+
+
+def test_visits_are_not_carried_with_another_registration_than_they_have() -> None:
+    prior, segment = prior_visit()
+    visits = register_visits(prior, [segment], still(ellipsoid(GRID)), STILL)
+    with pytest.raises(InputError, match="registration: the visits were registered with another one"):
+        carry_segments(BrightnessModel(), visits, PropagationOptions())
 
 
 def test_a_box_only_model_is_never_given_points_alone() -> None:
