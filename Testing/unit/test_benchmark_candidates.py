@@ -74,6 +74,7 @@ def test_the_oracles_and_the_share_of_best_choices_are_those_counted_by_hand() -
     assert [each.best for each in quality.slices] == [ABSENT, "box", "box", "parts"]
     assert [each.took_best for each in quality.slices] == [False, True, False, False]
     assert [each.candidates for each in quality.slices] == [2, 3, 3, 3]
+    assert quality.model_share == 0.75  # three of the four slices that have a contour
     assert quality.slice_oracle_dice == 1.0
     # One kind for all five slices: the box has 2 right slices of 144 pixels, 16 of 144 on the third, and 32 too many.
     assert quality.lesion_kinds == {1: "box"}

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from P2SAMSlicerLib.benchmark.candidate_contours import contour_of, in_registered_extent, named
-from P2SAMSlicerLib.candidates import ABSENT, REGISTERED
+from P2SAMSlicerLib.candidates import ABSENT, REGISTERED, WITHOUT_MODEL
 from P2SAMSlicerLib.geometry import Grid
 from P2SAMSlicerLib.metrics import volumetric_dice
 from P2SAMSlicerLib.orientation import canonical_orientation
@@ -68,6 +68,13 @@ class ChoiceQuality:
     lesion_oracle_dice: float
     slice_oracle_dice: float
     lesion_kinds: Mapping[int, str]
+
+    @property
+    def model_share(self) -> float:
+        """Share of the contoured slices on which a candidate of the model was chosen, and none that no model made."""
+        contoured = [each for each in self.slices if each.chosen != ABSENT]
+        won = [each for each in contoured if each.chosen not in WITHOUT_MODEL]
+        return len(won) / len(contoured) if contoured else float("nan")
 
 
 def choice_quality(slices: Sequence[SliceResult], truth: BoolArray, grid: Grid) -> ChoiceQuality:

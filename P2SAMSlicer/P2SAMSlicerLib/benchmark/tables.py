@@ -163,13 +163,14 @@ def _choices(findings: AccuracyFindings) -> list[str]:
             mean([each.candidates for each in slices]),
             100 * mean([each.took_best for each in slices]),
             100 * mean([each.nearly for each in slices]),
+            100 * choice.model_share,
         ]
         figures.append(own)
         kinds = ", ".join(dict.fromkeys(choice.lesion_kinds.values()))
         rows.append([name, *_choice_cells(own), kinds])
-    rows.append(["**mean**", *_choice_cells([mean([own[k] for own in figures]) for k in range(8)]), ""])
+    rows.append(["**mean**", *_choice_cells([mean([own[k] for own in figures]) for k in range(9)]), ""])
     header = ["case", "registered", "chosen candidates", "result", "oracle, one kind a lesion", "oracle, best of every slice"]
-    header += ["candidates a slice", "best taken %", f"within {NEARLY} of the best %", "best kind"]
+    header += ["candidates a slice", "best taken %", f"within {NEARLY} of the best %", "slices won by the model %", "best kind"]
     share = recovered_share(findings)
     told = (
         "Volumetric Dice. The chosen candidates and both oracles are placed as the model gave them; the result is smoothed,"
@@ -180,7 +181,7 @@ def _choices(findings: AccuracyFindings) -> list[str]:
 
 
 def _choice_cells(own: Sequence[float]) -> list[str]:
-    return [*(number(value, 3) for value in own[:5]), number(own[5], 1), number(own[6], 0), number(own[7], 0)]
+    return [*(number(value, 3) for value in own[:5]), number(own[5], 1), *(number(value, 0) for value in own[6:])]
 
 
 def _rankings(findings: AccuracyFindings) -> list[str]:
