@@ -17,11 +17,19 @@ from numpy.typing import NDArray
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.geometry import Grid
 from P2SAMSlicerLib.simulation_motion import VisitMotion, draw_motion
-from P2SAMSlicerLib.simulation_tissue import ChangedTissue, change_tissue
+from P2SAMSlicerLib.simulation_tissue import ChangedTissue, Filling, change_tissue
 from P2SAMSlicerLib.volume import BoolArray, Volume
 
 Change = Literal["stable", "shrink", "grow", "partial", "necrosis", "vanish"]
 CHANGES: tuple[str, ...] = get_args(Change)
+
+Fill = Literal["borrow", "synthesis"]
+FILLS: tuple[str, ...] = get_args(Fill)
+
+#: Ways to make replaced tissue that a model may be trained on, and those that it must never see in training: figures on the
+#: latter, reported apart, tell whether it learned the lesion or the traces of a simulation.
+TRAINING_FILLS: tuple[str, ...] = ("borrow",)
+HELD_OUT_FILLS: tuple[str, ...] = ("synthesis",)
 
 #: Signed volume change of each kind where the caller asks for none, as a fraction of the prior volume.
 DEFAULT_FRACTION = {"stable": 0.0, "shrink": -0.35, "grow": 0.3, "partial": -0.35, "necrosis": 0.0, "vanish": -1.0}
@@ -65,6 +73,8 @@ class SimulationOptions:
         ``vanish``.
     :param change_fraction: signed change of the lesion's volume as a fraction of the prior volume, before deformation;
         None for :data:`DEFAULT_FRACTION`.
+    :param fill: how replaced tissue is made: ``borrow`` copies patches from elsewhere in the CT, ``synthesis`` continues the
+        surroundings smoothly and gives them synthetic texture. ``synthesis`` is in :data:`HELD_OUT_FILLS`: never train on it.
     :param rotation_deg: largest set-up rotation about each LPS axis, in degrees.
     :param shift_mm: largest set-up shift along each LPS axis, in mm.
     :param deform_mm: longest vector of the smooth deformation, in mm.
@@ -77,6 +87,7 @@ class SimulationOptions:
 
     change: Change = "shrink"
     change_fraction: float | None = None
+    fill: Fill = "borrow"
     rotation_deg: float = 3.0
     shift_mm: float = 8.0
     deform_mm: float = 4.0
@@ -98,6 +109,8 @@ class SimulationOptions:
         """
         if self.change not in CHANGES:
             raise InputError(f"change '{self.change}' is unknown; known: {', '.join(CHANGES)}")
+        if self.fill not in FILLS:
+            raise InputError(f"fill '{self.fill}' is unknown; known: {', '.join(FILLS)}")
         low, high = FRACTION_RANGE[self.change]
         if not low <= self.fraction <= high:
             raise InputError(f"change_fraction {self.fraction:g} is outside {low:g} to {high:g} for '{self.change}'")
@@ -131,7 +144,9 @@ class SimulatedVisit:
     followup_to_prior: Callable[[NDArray[np.floating]], NDArray[np.float64]]
 
 
-def simulate_followup(ct: Volume, mask: BoolArray, options: SimulationOptions) -> SimulatedVisit:
+def simulate_followup(
+    ct: Volume, mask: BoolArray, options: SimulationOptions, others: BoolArray | None = None
+) -> SimulatedVisit:
     """Make a follow-up of ``ct`` whose lesion and whose motion are known exactly.
 
     The tissue is changed on the prior's grid. The follow-up's voxels are then mapped to the prior, where the HU are read by
@@ -140,13 +155,15 @@ def simulate_followup(ct: Volume, mask: BoolArray, options: SimulationOptions) -
 
     :param ct: prior CT in HU, on a grid of any orientation.
     :param mask: the lesion, ``(z, y, x)`` on the CT's grid.
-    :raises InputError: options, grid or mask cannot be used, the deformation would fold tissue, or the tissue around
-        the lesion does not allow the change.
+    :param others: lesions that are not contoured, on the same grid; they stay as they are, and replaced tissue takes nothing
+        from them.
+    :raises InputError: options, grid or mask cannot be used, the deformation would fold tissue, the tissue around
+        the lesion does not allow the change, or what is left of it lies between the follow-up's voxels.
     """
     options.check()
     _check_inputs(ct, mask)
     # One generator for each purpose: another noise level or grid leaves motion and tumour as they were.
-    motion_rng, tissue_rng, grid_rng, noise_rng = (np.random.default_rng([options.seed, k]) for k in range(4))
+    motion_rng, tissue_rng, grid_rng, noise_rng, fill_rng = (np.random.default_rng([options.seed, k]) for k in range(5))
     hu = np.clip(ct.array, *HU_RANGE).astype(np.float32)
     lesion = _voxel_points(ct.grid, mask)
     motion = draw_motion(
@@ -160,8 +177,18 @@ def simulate_followup(ct: Volume, mask: BoolArray, options: SimulationOptions) -
     )
     grid = _followup_grid(ct.grid, lesion, motion, options.spacing, grid_rng)
     jacobian = motion.check(grid)
-    tissue = change_tissue(Volume(hu, ct.grid, ct.name), mask, options.change, options.fraction, tissue_rng)
+    tissue = change_tissue(
+        Volume(hu, ct.grid, ct.name),
+        mask,
+        options.change,
+        options.fraction,
+        tissue_rng,
+        Filling(options.fill, fill_rng),
+        others,
+    )
     values, truth, seen = _sample(tissue, ct.grid, grid, motion)
+    if options.change != "vanish" and not truth.any():
+        raise InputError(f"{ct.name}: what is left of the lesion lies between the follow-up's voxels; use a finer spacing")
     values = values + options.offset_hu + options.noise_hu * _ct_noise(grid, noise_rng)
     values = np.where(seen, np.clip(values, *HU_RANGE), PADDING_HU)
     followup = Volume(np.rint(values).astype(np.int16), grid, f"{ct.name} simulated {options.change}")
@@ -277,6 +304,7 @@ def _record(
         "seed": int(options.seed),
         "change": options.change,
         "change_fraction": options.fraction,
+        "fill": options.fill,
         "rotation_deg": list(motion.rotation_deg),
         "shift_mm": list(motion.shift_mm),
         "centre_mm": list(motion.centre),

@@ -49,6 +49,11 @@ MODE_HU = 60.0
 #: Misfits are judged on HU averaged over this width, so that noise does not decide.
 NOISE_MM = 2.5
 
+#: A candidate costs this much less where all its neighbours take it too, in so many rounds: many small patches would whiten
+#: the noise by their seams.
+AGREEMENT_HU = 40.0
+AGREEMENT_ROUNDS = 4
+
 #: HU differences count up to this: beyond it, it is another tissue anyway. Where nothing is known, a third of it is assumed.
 LARGEST_MISFIT = 150.0
 UNKNOWN_WEIGHT = 0.01
@@ -213,20 +218,30 @@ class _Costs:
 
         :return: candidate numbers on the coarse grid around the hole; steps ``(n, 3)`` in coarse voxels.
         """
-        cost = self.mirror(depth, mirror_hu, mirror_forbidden)
-        label = np.zeros(cost.shape, dtype=np.int64)
+        costs = [self.mirror(depth, mirror_hu, mirror_forbidden)]
         steps = _steps(longest_mm, self.spacing)
         reach = np.abs(steps).max(axis=0)
         widths = [(int(r), int(r)) for r in reach]
         hu, known, source = (np.pad(a, widths) for a in (self.everywhere.hu, self.everywhere.known, self.everywhere.source))
-        for number, step in enumerate(steps, start=1):
+        for step in steps:
             moved = tuple(slice(b.start + r + s, b.stop + r + s) for b, r, s in zip(self.box, reach, step, strict=True))
             view = _View(hu[moved], known[moved], source[moved])
-            candidate = self.translation(view, float(np.linalg.norm(step * self.spacing)))
-            better = candidate < cost
-            label[better] = number
-            cost = np.where(better, candidate, cost)
-        return label, steps
+            costs.append(self.translation(view, float(np.linalg.norm(step * self.spacing))))
+        return self._agreed(np.stack(costs).astype(np.float32)), steps
+
+    def _agreed(self, costs: Float32Array) -> IntArray:
+        """The cheapest candidate of each place, given what its neighbours take."""
+        label = costs.argmin(axis=0)
+        for _ in range(AGREEMENT_ROUNDS):
+            lowest = np.full(label.shape, np.inf, dtype=np.float32)
+            agreed = label.copy()
+            for number in np.unique(label[self.hole > 0]):
+                votes = self._in_hole((label == number).astype(np.float32))
+                cost = costs[number] - AGREEMENT_HU * votes
+                better = cost < lowest
+                agreed[better], lowest[better] = number, cost[better]
+            label = agreed
+        return np.asarray(label, dtype=np.int64)
 
 
 def _misfit(values: FloatArray, target: FloatArray) -> FloatArray:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.simulation_fill import borrow_texture
+from P2SAMSlicerLib.simulation_synthesis import synthesise_texture
 from P2SAMSlicerLib.volume import BoolArray, Volume
 
 Float32Array = NDArray[np.float32]
@@ -76,20 +77,55 @@ class ChangedTissue:
     details: dict[str, Any]
 
 
-def change_tissue(ct: Volume, mask: BoolArray, change: str, fraction: float, rng: np.random.Generator) -> ChangedTissue:
+@dataclass(frozen=True)
+class Filling:
+    """How replaced tissue is made.
+
+    :param name: one of ``simulation.FILLS``.
+    :param rng: draws what is synthesised.
+    """
+
+    name: str
+    rng: np.random.Generator
+
+    def fill(
+        self,
+        hu: Float32Array,
+        hole: BoolArray,
+        known: BoolArray,
+        source: BoolArray,
+        spacing_zyx: tuple[float, float, float],
+    ) -> Float32Array:
+        """HU with which ``hole`` may be filled; see ``simulation_fill.borrow_texture`` for the arrays."""
+        if self.name == "synthesis":
+            return synthesise_texture(hu, hole, source, spacing_zyx, self.rng)
+        return borrow_texture(hu, hole, known, source, spacing_zyx)
+
+
+def change_tissue(
+    ct: Volume,
+    mask: BoolArray,
+    change: str,
+    fraction: float,
+    rng: np.random.Generator,
+    filling: Filling,
+    others: BoolArray | None = None,
+) -> ChangedTissue:
     """Change the lesion and replace the tissue that it leaves or takes.
 
     :param ct: CT in HU as ``float32``; not altered.
     :param mask: the lesion, ``(z, y, x)`` on the CT's grid.
     :param change: one of ``simulation.CHANGES``.
     :param fraction: signed change of volume as a fraction of the mask's.
+    :param filling: how the tissue is made that replaces other tissue.
+    :param others: lesions that are not contoured; nothing is taken from them, and the lesion does not grow into them.
     :raises InputError: the mask holds no tissue, nothing but lesion lies around it, or it cannot grow that much there.
     """
     spacing = ct.grid.spacing_zyx
     if float(np.median(ct.array[mask])) < TISSUE_HU:
         raise InputError(f"{ct.name}: the mask lies in air; there is no lesion to change")
     crop = _crop(mask, spacing, fraction)
-    part = _Part(ct.array[crop].copy(), mask[crop], spacing)
+    part = _Part(ct.array[crop].copy(), mask[crop], spacing, None if others is None else others[crop])
     details: dict[str, Any] = {}
     new = _new_outline(part, change, fraction, rng, details)
     volume = _volume(new)
@@ -102,7 +138,7 @@ def change_tissue(ct: Volume, mask: BoolArray, change: str, fraction: float, rng
     if change == "necrosis":
         details.update(_darken_core(part, rng))
     if fraction != 0.0:
-        part.hu[...] = _replaced(part, new, ct.name)
+        part.hu[...] = _replaced(part, new, filling, ct.name)
     hu, distance = ct.array.copy(), np.full(ct.array.shape, max(float(new.max()), 1.0), dtype=np.float32)
     hu[crop], distance[crop] = part.hu, new
     details["changed_ml"] = volume * ct.grid.voxel_ml
@@ -134,9 +170,12 @@ class _Part:
     :param hu: HU ``(z, y, x)``; changed in place.
     :param mask: the lesion at the prior visit.
     :param spacing: ``(z, y, x)`` in mm.
+    :param others: lesions that are not contoured, or None.
     """
 
-    def __init__(self, hu: Float32Array, mask: BoolArray, spacing: tuple[float, float, float]) -> None:
+    def __init__(
+        self, hu: Float32Array, mask: BoolArray, spacing: tuple[float, float, float], others: BoolArray | None = None
+    ) -> None:
         from scipy.ndimage import distance_transform_edt, gaussian_filter
 
         self.hu, self.mask, self.spacing = hu, mask, spacing
@@ -156,6 +195,8 @@ class _Part:
             deep = distance_transform_edt(airy, sampling=spacing) > SKIN_MM
             if (deep & ~self.tissue & near).sum() > LUNG_PART * near.sum():
                 self.tissue, self.inner = airy, deep
+        if others is not None and others.any():
+            self.inner = self.inner & (distance_transform_edt(~others, sampling=spacing) > RIM_MM)
 
 
 def signed_distance(mask: BoolArray, spacing_zyx: tuple[float, float, float]) -> Float32Array:
@@ -314,7 +355,7 @@ def _ramp(distance: Float32Array, width: float) -> Float32Array:
     return np.asarray(np.clip((distance / width + 1.0) / 2.0, 0.0, 1.0), dtype=np.float32)
 
 
-def _replaced(part: _Part, new: Float32Array, name: str) -> Float32Array:
+def _replaced(part: _Part, new: Float32Array, filling: Filling, name: str) -> Float32Array:
     """HU after tissue took the lesion's place where it receded, and the lesion the tissue's where it grew."""
     from scipy.ndimage import gaussian_filter
 
@@ -328,7 +369,7 @@ def _replaced(part: _Part, new: Float32Array, name: str) -> Float32Array:
         source = outside & part.inner & ~part.bone
         if not source.any():
             raise InputError(f"{name}: no normal tissue around the lesion to replace it with")
-        fill = borrow_texture(hu, (receded > 0) & ~outside, outside, source, part.spacing)
+        fill = filling.fill(hu, (receded > 0) & ~outside, outside, source, part.spacing)
         hu = hu + receded * (fill - hu)
     grown = np.clip((old - new) / voxel, 0, 1) * _ramp(-new, 0.6 * voxel) * _ramp(rim + old, 0.6 * voxel)
     if (grown > 0).any():
@@ -336,7 +377,7 @@ def _replaced(part: _Part, new: Float32Array, name: str) -> Float32Array:
         # What is no lesion at the old border (the contour's fat, say) would be left as a stripe inside the new one.
         odd = (part.mask & ~core & (old > -STRIPE_MM)).astype(np.float32)
         grown = np.maximum(grown, np.clip((old - new) / voxel, 0, 1) * gaussian_filter(odd, 0.7))
-        fill = borrow_texture(hu, (grown > 0) & ~core, core, core, part.spacing)
+        fill = filling.fill(hu, (grown > 0) & ~core, core, core, part.spacing)
         hu = hu + np.where(core, 0.0, grown) * (fill - hu)
     return np.asarray(hu, dtype=np.float32)
 

@@ -43,13 +43,11 @@ def test_a_site_is_known_from_the_names_where_nothing_tells_it(tmp_path: Path, n
 
 @pytest.mark.parametrize("change", ["shrink", "vanish"])
 def test_a_case_that_simulate_made_can_be_measured(tmp_path: Path, change: str) -> None:
-    folder = write_case(tmp_path / "mine")
-    for name in ("followup_ct.nii.gz", "followup_seg.seg.nrrd"):
-        (folder / name).unlink()
-    ct, seg = folder / "prior_ct.nii.gz", folder / "prior_seg.seg.nrrd"
+    own = write_case(tmp_path / "mine")
+    ct, seg, out = own / "prior_ct.nii.gz", own / "prior_seg.seg.nrrd", tmp_path / "made" / "case"
     small = ["--shift-mm", "1", "--rotation-deg", "0", "--deform-mm", "0", "--spacing", "3", "3", "5"]
-    assert main(["simulate", "--ct", str(ct), "--seg", str(seg), "--out", str(folder), "--change", change, *small]) == 0
-    (case,) = find_cases(tmp_path)
+    assert main(["simulate", "--ct", str(ct), "--seg", str(seg), "--out", str(out), "--change", change, *small]) == 0
+    (case,) = find_cases(tmp_path / "made")
     assert (case.change, case.simulated) == (change, True)
     assert read_case(case).truth.any() == (change != "vanish")
 

@@ -187,6 +187,8 @@ def test_figures_never_replace_an_input_and_their_folder_must_be_there(
     assert names_in(tmp_path) == ["t.nii.gz"]
 
 
+CASE_FILES = ["case.json", "followup_ct.nii.gz", "followup_seg.nii.gz", "prior_ct.nii.gz", "prior_seg.nii.gz"]
+
 # --- simulate --------------------------------------------------------------------------------------------------------------
 
 
@@ -209,26 +211,60 @@ def test_a_simulated_visit_is_that_of_the_library_with_everything_recorded(
     simulate: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main([*simulate, "--change", "grow", "--fraction", "0.5", "--spacing", "2", "2.5", "3"]) == 0
-    assert names_in(tmp_path / "sim") == ["followup_ct.nii.gz", "followup_seg.seg.nrrd", "simulation.json"]
+    assert names_in(tmp_path / "sim") == CASE_FILES
     options = SimulationOptions("grow", 0.5, rotation_deg=1, shift_mm=2, deform_mm=1, spacing=(2.0, 2.5, 3.0), seed=3)
     expected = simulate_followup(read_volume(tmp_path / "prior_ct.nii.gz"), segment().mask, options)
-    truth = read_segmentation(tmp_path / "sim" / "followup_seg.seg.nrrd")
-    assert np.array_equal(truth.segments[0].mask, expected.mask)
-    assert (truth.segments[0].name, truth.segments[0].color) == ("GTV", (1.0, 0.5, 0.0))
+    assert np.array_equal(read_segmentation(tmp_path / "sim" / "followup_seg.nii.gz").segments[0].mask, expected.mask)
+    prior = read_volume(tmp_path / "sim" / "prior_ct.nii.gz")
+    assert np.array_equal(prior.array, read_volume(tmp_path / "prior_ct.nii.gz").array)
+    assert np.array_equal(read_segmentation(tmp_path / "sim" / "prior_seg.nii.gz").segments[0].mask, segment().mask)
     assert np.array_equal(read_volume(tmp_path / "sim" / "followup_ct.nii.gz").array, expected.followup.array)
-    record = json.loads((tmp_path / "sim" / "simulation.json").read_text())
+    record = json.loads((tmp_path / "sim" / "case.json").read_text())
     assert expected.record.items() <= record.items()
     assert (record["ct"], record["segmentation"], record["segment"]) == ("prior_ct.nii.gz", "prior.seg.nrrd", "GTV")
+    assert (record["site"], record["source"], record["lesion"], record["fill_held_out"]) == ("unknown", "unknown", "own", False)
+    assert record["options"]["shift_mm"] == 2
     assert str(tmp_path) not in json.dumps(record)
     assert "A simulated second visit, not a scan of a patient." in capsys.readouterr().out
 
 
-def test_a_tumour_that_vanishes_leaves_no_truth_not_even_that_of_an_earlier_run(simulate: list[str], tmp_path: Path) -> None:
+def test_a_tumour_that_vanishes_leaves_an_empty_truth_not_that_of_an_earlier_run(simulate: list[str], tmp_path: Path) -> None:
     assert cli.main([*simulate, "--change", "stable"]) == 0
     assert cli.main([*simulate, "--change", "vanish"]) == 2
     assert cli.main([*simulate, "--change", "vanish", "--overwrite"]) == 0
-    assert names_in(tmp_path / "sim") == ["followup_ct.nii.gz", "simulation.json"]
-    assert json.loads((tmp_path / "sim" / "simulation.json").read_text())["followup_ml"] == 0
+    assert names_in(tmp_path / "sim") == CASE_FILES
+    assert read_segmentation(tmp_path / "sim" / "followup_seg.nii.gz").segments == ()
+    assert json.loads((tmp_path / "sim" / "case.json").read_text())["followup_ml"] == 0
+
+
+def test_many_cases_get_a_folder_each_that_names_what_they_are(simulate: list[str], tmp_path: Path) -> None:
+    labels = ["--fill", "synthesis", "--site", "thigh", "--source", "p 7"]
+    assert cli.main([*simulate, *labels, "--change", "stable", "--change", "vanish", "--count", "2"]) == 0
+    names = ["p_7_stable_synthesis_3", "p_7_stable_synthesis_4", "p_7_vanish_synthesis_3", "p_7_vanish_synthesis_4"]
+    assert names_in(tmp_path / "sim") == names
+    for name in names:
+        assert names_in(tmp_path / "sim" / name) == CASE_FILES
+        record = json.loads((tmp_path / "sim" / name / "case.json").read_text())
+        assert (record["source"], record["site"], record["fill"], record["fill_held_out"]) == (
+            "p 7",
+            "thigh",
+            "synthesis",
+            True,
+        )
+        assert name == f"p_7_{record['change']}_synthesis_{record['seed']}"
+
+
+def test_a_small_lesion_is_written_with_the_prior_that_shows_it(simulate: list[str], tmp_path: Path) -> None:
+    assert (
+        cli.main([*simulate, "--lesion", "small", "--diameter-mm", "10", "--change", "stable", "--spacing", "1", "1", "2"]) == 0
+    )
+    record = json.loads((tmp_path / "sim" / "case.json").read_text())
+    assert (record["lesion"], record["lesion_details"]["diameter_mm"]) == ("small", 10)
+    prior = read_volume(tmp_path / "sim" / "prior_ct.nii.gz").array.astype(int)
+    changed = prior != read_volume(tmp_path / "prior_ct.nii.gz").array
+    mask = read_segmentation(tmp_path / "sim" / "prior_seg.nii.gz").segments[0].mask
+    assert changed[mask].all()
+    assert not (mask & segment().mask).any()
 
 
 def test_simulation_refuses_what_it_cannot_use(simulate: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -240,7 +276,9 @@ def test_simulation_refuses_what_it_cannot_use(simulate: list[str], tmp_path: Pa
     assert not (tmp_path / "sim").exists()
     assert cli.main([*two, "--segment", "B"]) == 0
     message = refusal(two, capsys)
-    assert message == "followup_ct.nii.gz: there already in the folder for the files; use --overwrite to replace"
+    assert message == "prior_ct.nii.gz: there already in the folder for the files; use --overwrite to replace"
+    assert "no room in the lung" in refusal([*simulate, "--overwrite", "--lesion", "small_lung"], capsys)
+    assert "diameter_mm is for small" in refusal([*simulate, "--overwrite", "--diameter-mm", "7"], capsys)
 
 
 def test_a_simulated_visit_never_replaces_its_own_input(

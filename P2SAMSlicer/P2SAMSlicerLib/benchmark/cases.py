@@ -2,8 +2,8 @@
 
 A folder holds ``prior_ct``, ``prior_seg``, ``followup_ct`` and ``followup_seg`` (CTs as NIfTI, NRRD, MHA or a folder of DICOM
 slices; contours as ``.seg.nrrd`` or label map), and may hold ``case.json`` with any of ``change``, ``site``, ``patient`` (or
-``source``) and ``segment``. What ``p2sam simulate --out FOLDER`` writes beside the prior's two files is such a folder: its
-``simulation.json`` tells the change. A visit on which the lesion has vanished has no ``followup_seg``, or an empty one.
+``source``) and ``segment``. What ``p2sam simulate`` writes is such a folder. A visit on which the lesion has vanished has no
+``followup_seg``, or an empty one.
 """
 
 from __future__ import annotations
@@ -114,12 +114,12 @@ def _truth(case: BenchmarkCase, name: str, followup: Volume) -> BoolArray:
 
 
 def _case(folder: Path) -> BenchmarkCase:
-    facts = {**_facts(folder / "simulation.json"), **_facts(folder / "case.json")}
+    facts = _facts(folder / "case.json")
     truth = _find(folder, "followup_seg")
     change = str(facts.get("change", UNKNOWN))
     if truth is None and change != VANISHED:
         raise InputError(f"{folder.name}: the case has no followup_seg, and its change is not '{VANISHED}'")
-    source = str(facts.get("patient", facts.get("source", folder.name)))
+    source = str(facts.get("patient") or facts.get("source") or folder.name)
     segment = facts.get("segment")
     return BenchmarkCase(
         name=folder.name,

@@ -33,9 +33,8 @@ A case is a folder below --cases with prior_ct, prior_seg, followup_ct and
 followup_seg (CTs: .nii.gz, .nrrd, .mha, or a folder of DICOM slices; contours:
 .seg.nrrd or label map). It may hold case.json with any of: change (kind of change of
 the lesion), site, patient (the same for cases of one patient), segment (name of the
-structure, where prior_seg holds several). To simulate a case of your own, put
-prior_ct and prior_seg into a folder and name it as --out of p2sam simulate; a lesion
-that has vanished leaves no followup_seg.
+structure, where prior_seg holds several). p2sam simulate makes such
+folders; the followup_seg of a lesion that has vanished is empty, or is not there.
 
 Written into the --out folder:
   accuracy.md    tables: all cases, sites, kinds of change, every case; intervals of
