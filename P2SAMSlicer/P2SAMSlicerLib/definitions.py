@@ -54,7 +54,8 @@ REGISTRATION = {
     "shift_mm": "length of the rigid part's displacement at the lesion's centre; of several lesions the longest",
     "local_correlation": "correlation of HU within 25 mm of the registered contour, itself left out; null out of view;"
     " of several lesions the lowest",
-    "deformation_mm": "longest displacement beyond the rigid part, near a lesion of the segment",
+    "deformation_mm": "longest displacement beyond the rigid part, near a lesion of the segment;"
+    " null for a transform from a file, whose rigid part is not known",
     "folded_share": "share of voxels near the lesion whose Jacobian determinant is not positive;"
     " of several lesions the largest",
     "reasons": "why the registration is not trusted; empty if no check objected",

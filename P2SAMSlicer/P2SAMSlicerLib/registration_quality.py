@@ -52,7 +52,8 @@ class LocalQuality:
     :param shift_mm: displacement of the lesion's centre by the rigid part, length in mm.
     :param local_correlation: correlation of HU within 25 mm of the carried lesion, the lesion itself left out; NaN where
         it was carried out of view.
-    :param deformation_mm: longest displacement that the deformable step adds there (0 without one).
+    :param deformation_mm: longest displacement that the deformable step adds there (0 without one; NaN for a transform
+        from a file, whose rigid part is not known).
     :param folded_share: share of voxels there whose Jacobian determinant is not positive (TG-132).
     :param reasons: why the registration is not trusted there; empty if no check objected.
     """
@@ -136,12 +137,14 @@ class RegistrationJudge:
 
     def _deformation(self, near: BoolArray) -> tuple[float, float]:
         """Longest displacement beyond the rigid part, and share of folded voxels, within a mask."""
-        if self._registration.kind not in ("deformable", "file") or not near.any():
-            return 0.0, 0.0
+        from_file = self._registration.kind == "file"
+        unknown = float("nan") if from_file else 0.0
+        if not (from_file or self._registration.kind == "deformable") or not near.any():
+            return unknown, 0.0
         if self._fields is None:
             self._fields = _displacement(self._registration, self.fixed)
         length, folded = self._fields
-        return float(length[near].max()), float(folded[near].mean())
+        return unknown if from_file else float(length[near].max()), float(folded[near].mean())
 
 
 def worst_of(lesions: Sequence[LocalQuality]) -> LocalQuality:

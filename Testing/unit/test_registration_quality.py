@@ -151,6 +151,7 @@ def test_a_folding_transform_from_a_file_is_flagged() -> None:
     transform = pushed(20.0, 7.0)
     found = assess(PRIOR, followup, Registration(transform, transform, "file"), lesion)
     assert any("folds space" in reason for reason in found.reasons)
+    assert found.near.as_dict()["deformation_mm"] is None, "nobody knows its rigid part"
 
 
 def test_a_lesion_carried_out_of_view_is_flagged() -> None:
