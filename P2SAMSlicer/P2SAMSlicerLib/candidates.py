@@ -109,7 +109,9 @@ def propose(
         jobs += [(row, *named) for named in _point_prompts(model, view, reference, max_parts, negatives, plausible_mm)]
     decoded = _decode(model, slices, jobs, step)
     widened = _widen(model, slices, [p for p in decoded if p[1].origin == "box x1"])
-    result = [[_contour(REGISTERED, view.distance_mm), _contour(EXPECTED, view.expected_mm)] for view in slices]
+    result = [
+        [_contour(REGISTERED, _inside_at_zero(view.distance_mm)), _contour(EXPECTED, view.expected_mm)] for view in slices
+    ]
     for row, proposal in decoded + widened:
         result[row].append(proposal)
     return result
@@ -117,6 +119,11 @@ def propose(
 
 def _contour(origin: str, distance_mm: NDArray[np.float32]) -> Proposal:
     return Proposal(origin, PromptSet(), distance_mm, float("nan"))
+
+
+def _inside_at_zero(distance_mm: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The registered contour's distance as logits: 0 is inside there, and outside where logits are concerned."""
+    return np.where(distance_mm >= 0, np.maximum(distance_mm, np.float32(1e-3)), distance_mm)
 
 
 def _point_prompts(

@@ -1,6 +1,6 @@
 """Choosing one candidate a slice: feature distribution, location prior, and agreement along the lesion.
 
-The score of a candidate is what it explains (the sum of the evidence inside it, relative to the carried contour's area)
+The score of a candidate is what it explains (the sum of the evidence inside it, relative to the expected contour's area)
 less what its feature distribution costs (equation 3, relative to the lesion's own spread). The sequence of slices is chosen
 at once: changing from one kind of candidate to another costs a little, so a single slice does not jump without reason.
 """
@@ -22,7 +22,7 @@ from P2SAMSlicerLib.volume import BoolArray
 SWITCH_COST = 0.25
 #: Weight of the distribution distance, relative to the lesion's own spread.
 DISTANCE_WEIGHT = 0.05
-#: Cost of a box far from the carried contour's size, and of calling a slice empty on which the registered contour has an area:
+#: Cost of a box far from the expected contour's size, and of calling a slice empty on which the expected contour has an area:
 #: both are possible, but want evidence. In units of the score, relative to that area.
 UNUSUAL_BOX_COST = 0.1
 ABSENT_COST = 0.5
@@ -68,8 +68,8 @@ def score(
     :param evidence: ``(H, W)``, see :func:`P2SAMSlicerLib.evidence.LesionEvidence`.
     :param foreground: pooled prior lesion features ``(n, C)``.
     :param spread: see :func:`own_spread`.
-    :param area: pixels of a typical slice of the carried contour; makes scores of all slices comparable.
-    :param expected: pixels of the carried contour on this slice.
+    :param area: pixels of a typical slice of the expected contour; makes scores of all slices comparable.
+    :param expected: pixels of the expected contour on this slice.
     """
     result = []
     for proposal in proposals:

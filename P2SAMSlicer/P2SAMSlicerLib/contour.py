@@ -20,7 +20,8 @@ SLICE_BLEND_MM = 1.5
 BLEND_REACH_MM = 8.0
 #: Weight of the expected contour against the chosen one where the border is drawn (0 would follow the model alone). Between
 #: the two lies, on average, a better border than either: the model is sharp where there is contrast, the registration
-#: where there is none. It moves a border by BLEND_LIMIT_MM at most, so growth and shrinkage stay possible.
+#: where there is none. With the blending along the slices it moves a border by BLEND_LIMIT_MM at most, so growth and
+#: shrinkage stay possible.
 EXPECTED_WEIGHT = 0.35
 BLEND_LIMIT_MM = 2.0
 #: A separate piece that the prior did not have is dropped if it is less than this share of the contour, or does not touch the
@@ -54,6 +55,7 @@ def assemble(
     from scipy import ndimage
 
     distance = np.stack([signed_pixels_mm(mask, region.pixel_mm, BLEND_REACH_MM) for mask in masks])
+    chosen = distance.copy()
     for row, mask in enumerate(masks):
         if (mask & (expected_mm[row] > 0)).any():
             expected = np.clip(expected_mm[row], -BLEND_REACH_MM, BLEND_REACH_MM)
@@ -65,6 +67,8 @@ def assemble(
     weight = ndimage.gaussian_filter1d(present, sigma, mode="constant")
     blended = ndimage.gaussian_filter1d(distance * present[:, None, None], sigma, axis=0, mode="constant")
     smooth = blended / np.maximum(weight, 1e-6)[:, None, None]
+    # Neighbours move a border no farther than the expected contour may.
+    smooth = np.clip(smooth, chosen - BLEND_LIMIT_MM, chosen + BLEND_LIMIT_MM)
     result = np.zeros(grid.shape, dtype=bool)
     for row, z in enumerate(indices):
         if masks[row].any():  # an absent slice stays absent: blending must not bring the lesion back

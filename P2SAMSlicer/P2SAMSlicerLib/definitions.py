@@ -17,7 +17,7 @@ SEGMENT = {
     "centroid_shift_mm": "LPS vector (to the patient's left, back, head) from the registered prior contour's centroid to the"
     " contour's, so what the registration moved is not in it",
     "lost_tissue_share": "share of the volume that is lesion on both visits whose HU became less like the prior lesion's, less"
-    " the share of changed HU in the surroundings; null for CBCT, a small lesion, or no contour",
+    " the share of changed HU in the surroundings; of several lesions the worst; null for CBCT, small lesions, or no contour",
     "removals": "what clean-up took away, filled or opened",
 }
 
@@ -51,10 +51,13 @@ REGISTRATION = {
     "starts": "name and correlation of every start of the rigid search, best first",
     "rotation_deg": "angle of the rigid part",
     "body_correlation": "correlation of HU in the body after registration, -1 to 1",
-    "shift_mm": "length of the rigid part's displacement at the segment's centre",
-    "local_correlation": "correlation of HU within 25 mm of the registered contour, itself left out; null out of view",
-    "deformation_mm": "longest displacement beyond the rigid part, near the segment",
-    "folded_share": "share of voxels near the segment whose Jacobian determinant is not positive",
+    "shift_mm": "length of the rigid part's displacement at the lesion's centre; of several lesions the longest",
+    "local_correlation": "correlation of HU within 25 mm of the registered contour, itself left out; null out of view;"
+    " of several lesions the lowest",
+    "deformation_mm": "longest displacement beyond the rigid part, near a lesion of the segment;"
+    " null for a transform from a file, whose rigid part is not known",
+    "folded_share": "share of voxels near the lesion whose Jacobian determinant is not positive;"
+    " of several lesions the largest",
     "reasons": "why the registration is not trusted; empty if no check objected",
 }
 

@@ -41,9 +41,11 @@ def expected_contour(
     from scipy import ndimage
 
     location = np.clip(distance_mm / LOCATION_MM, -LOCATION_LIMIT, LOCATION_LIMIT)
-    gone = np.clip(strength - QUIET_STRENGTH, 0.0, STRENGTH_LIMIT) * (distance_mm > 0) * (towards_lesion < TOWARDS_LESION)
+    gone = np.clip(strength - QUIET_STRENGTH, 0.0, STRENGTH_LIMIT) * (distance_mm >= 0) * (towards_lesion < TOWARDS_LESION)
     # Only the change is smoothed: where nothing changed, the registered border stays exactly as it is.
-    mask = location - ndimage.gaussian_filter(CHANGE_WEIGHT * gone, SMOOTHING_MM / pixel_mm) > 0
+    # A distance of exactly 0 is inside, as in the registered contour: between two prior slices a whole slice may have it.
+    weighed = location - ndimage.gaussian_filter(CHANGE_WEIGHT * gone, SMOOTHING_MM / pixel_mm)
+    mask = (weighed >= 0) & (distance_mm >= 0)
     pieces, count = ndimage.label(mask)
     if count > 1:
         areas = np.bincount(pieces.ravel())

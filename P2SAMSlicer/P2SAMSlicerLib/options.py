@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from P2SAMSlicerLib.errors import InputError
+from P2SAMSlicerLib.registration import CARRY_MARGIN_MM
 
 Mode = Literal["clinical", "paper"]
 RegistrationChoice = Literal["deformable", "rigid", "none", "file"]
@@ -76,6 +77,8 @@ class PropagationOptions:
         for option, length in (("margin-mm", self.margin_mm), ("plausible-mm", self.plausible_mm)):
             if not 0 < length < LONGEST_MM:
                 raise InputError(f"{option}: {length:g} is not a length above 0 and below {LONGEST_MM:g} mm")
+        if self.plausible_mm > CARRY_MARGIN_MM:
+            raise InputError(f"plausible-mm: {self.plausible_mm:g} is more than {CARRY_MARGIN_MM:g} mm, where the search ends")
         if not 0 <= self.seed < 2**32:
             raise InputError(f"seed: {self.seed} is not within 0 to 2**32 - 1")
         if (self.registration == "file") != (self.transform_file is not None):

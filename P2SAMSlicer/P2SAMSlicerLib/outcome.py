@@ -55,6 +55,9 @@ class Piece:
     :param thin: the lesion lies between the follow-up's voxel centres; ``registered`` marks the voxels that it touches.
     :param outside_share: share of it that was carried outside the follow-up's field of view.
     :param limits: limits of the search that the contour reaches, in words.
+    :param loose_shares: :func:`loose_share` of the prior's lesion and of what was found; None where the follow-up's values are
+        no HU, or nothing was found.
+    :param lost_share: see :func:`P2SAMSlicerLib.lost_tissue.lost_share`; None where it could not be judged.
     """
 
     mask: BoolArray
@@ -63,6 +66,8 @@ class Piece:
     thin: bool = False
     outside_share: float = 0.0
     limits: tuple[str, ...] = ()
+    loose_shares: tuple[float, float] | None = None
+    lost_share: float | None = None
 
     def reasons(self) -> list[str]:
         """What a person has to know of this piece; empty if nothing."""
@@ -83,7 +88,23 @@ class Piece:
         gap = not drawn[inside[0] : inside[-1] + 1].all() and bool(expected[inside[0] : inside[-1] + 1].all())
         if gap or absent > MAX_ABSENT_SHARE * expected.sum():
             found.append(f"no lesion on {absent} of the {int(expected.sum())} slices of the registered contour")
-        return [*found, *self.limits]
+        return [*found, *self.limits, *self._tissue_reasons()]
+
+    def _tissue_reasons(self) -> list[str]:
+        found = []
+        if self.loose_shares is not None and self.loose_shares[1] > self.loose_shares[0] + MAX_LOOSE_GAIN:
+            before, now = (100 * share for share in self.loose_shares)
+            found.append(f"{now:.0f} % of the contour is fat, lung or air, against {before:.0f} % in the prior's lesion")
+        if self.lost_share is not None and self.lost_share > MAX_LOST_SHARE:
+            found.append(_lost_reason(self.lost_share))
+        return found
+
+
+def _lost_reason(share: float) -> str:
+    return (
+        f"{100 * share:.0f} % of the contour no longer looks like the prior's lesion (limit"
+        f" {100 * MAX_LOST_SHARE:.0f} %): the tumour may have shrunk, vanished or darkened there"
+    )
 
 
 def figures(mask: BoolArray, registered: BoolArray, prior_ml: float, grid: Grid) -> ContourFigures:
@@ -107,8 +128,7 @@ def decide(
     pieces: Sequence[Piece],
     visit_reasons: tuple[str, ...],
     followup: Volume,
-    prior_loose_share: float | None = None,
-    lost_tissue_share: float | None = None,
+    lost_together: float | None = None,
 ) -> tuple[Outcome, tuple[str, ...]]:
     """Outcome and reasons of one segment.
 
@@ -116,8 +136,8 @@ def decide(
     :param pieces: the segment's separate lesions, at least one.
     :param visit_reasons: why the whole visit is doubtful (registration, modality, overrides).
     :param followup: on the masks' grid.
-    :param prior_loose_share: :func:`loose_share` of the prior's lesion; None where the follow-up's values are no HU.
-    :param lost_tissue_share: see :func:`P2SAMSlicerLib.lost_tissue.lost_share`; None where it could not be judged.
+    :param lost_together: :func:`P2SAMSlicerLib.lost_tissue.lost_share` of those lesions together that are too small for it one
+        by one; None where it could not be judged.
     """
     of_pieces = []
     for number, piece in enumerate(pieces, start=1):
@@ -133,15 +153,8 @@ def decide(
     shift = float(np.linalg.norm(found.shift_lps_mm))
     if shift > MAX_SHIFT_MM:
         reasons.append(f"centroid lies {shift:.0f} mm from the registered contour's")
-    loose = loose_share(followup, mask)
-    if prior_loose_share is not None and loose > prior_loose_share + MAX_LOOSE_GAIN:
-        before = 100 * prior_loose_share
-        reasons.append(f"{100 * loose:.0f} % of the contour is fat, lung or air, against {before:.0f} % in the prior's lesion")
-    if lost_tissue_share is not None and lost_tissue_share > MAX_LOST_SHARE:
-        reasons.append(
-            f"{100 * lost_tissue_share:.0f} % of the contour no longer looks like the prior's lesion (limit"
-            f" {100 * MAX_LOST_SHARE:.0f} %): the tumour may have shrunk, vanished or darkened there"
-        )
+    if lost_together is not None and lost_together > MAX_LOST_SHARE:
+        reasons.append(f"small lesions together: {_lost_reason(lost_together)}")
     if _at_edge(mask, followup):
         reasons.append("the contour touches the edge of the follow-up's field of view")
     return (Outcome.FLAGGED if reasons else Outcome.FOUND), tuple(reasons)

@@ -26,7 +26,7 @@ from P2SAMSlicerLib.paper_visit import segment_in_paper_mode
 from P2SAMSlicerLib.progress import Progress, ProgressEvent, silent
 from P2SAMSlicerLib.region import Region, region_around
 from P2SAMSlicerLib.registration import Registration, carry_distance, in_working_frame, register
-from P2SAMSlicerLib.registration_quality import BodyQuality, LocalQuality, RegistrationJudge
+from P2SAMSlicerLib.registration_quality import BodyQuality, LocalQuality, RegistrationJudge, worst_of
 from P2SAMSlicerLib.resample import resample_mask
 from P2SAMSlicerLib.result import Outcome, SegmentResult, SliceResult, VisitResult
 from P2SAMSlicerLib.search_limit import search_limits
@@ -74,6 +74,9 @@ class _Carried:
 
     :param lesions: what was found of each separate lesion that the model was asked for, with its number from 1 and the window
         that the model saw (None for whole slices).
+    :param near: the registration near each separate lesion.
+    :param small: contour and registered contour, on the coarse grid of the judge, of the lesions that are too small for
+        :func:`~P2SAMSlicerLib.lost_tissue.lost_share` one by one.
     """
 
     mask: BoolArray
@@ -81,6 +84,8 @@ class _Carried:
     lesions: list[tuple[int, Region | None, LesionContour]] = field(default_factory=list)
     pieces: list[Piece] = field(default_factory=list)
     removals: list[str] = field(default_factory=list)
+    near: list[LocalQuality] = field(default_factory=list)
+    small: tuple[BoolArray, BoolArray] | None = None
 
 
 @dataclass(frozen=True)
@@ -186,13 +191,11 @@ def carry_segments(
         windows = _windows(case, options)
     results = []
     for number, segment in enumerate(visits.segments):
-        with clock.stage("segmentation"):
-            found = _segment(model, case, case.masks[number], visits.registration, windows, options, progress)
-        with clock.stage("registration"):
-            near = judge.near(found.registered)
-        lost = _lost_share(judge, visits.registration, found) if options.modality == "ct" else None
+        found = _segment(model, case, case.masks[number], visits.registration, judge, windows, options, progress, clock)
+        near = worst_of(found.near)
+        together = lost_share(judge.fixed, judge.moving, visits.registration.transform, *found.small) if found.small else None
         why = (*quality.reasons, *near.reasons, *_reasons(visits, model, options))
-        results.append(_result(case, segment, number, found, near, lost, why, options))
+        results.append(_result(case, segment, found, near, together, why))
     return VisitResult(
         name=visits.name,
         grid=case.orientation.stored,
@@ -327,44 +330,77 @@ def _segment(
     case: _Case,
     mask: BoolArray,
     registration: Registration,
+    judge: RegistrationJudge,
     windows: tuple[Window, Window],
     options: PropagationOptions,
     progress: Progress,
+    clock: _Clock,
 ) -> _Carried:
     """Carry one segment's lesions, one after the other."""
-    prior, followup = case.prior, case.followup
-    shape = followup.grid.shape
+    shape = case.followup.grid.shape
     carried_all = _Carried(np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool))
-    for number, lesion in enumerate(contour.separate_lesions(mask, prior.grid, SEPARATE_LESIONS_MM), start=1):
-        distance = carry_distance(lesion, prior.grid, followup.grid, registration.transform)
-        carried = distance >= 0
-        lost = 1.0 - float(carried.sum()) * followup.grid.voxel_ml / (float(lesion.sum()) * prior.grid.voxel_ml)
-        cut_off = max(0.0, lost) if _at_volume_edge(carried) else 0.0
-        if not carried.any():
-            nearest = distance.max()
-            # Nearest to the volume's edge, it lies beyond it; else it lies between voxels.
-            thin = bool(nearest > -max(followup.grid.spacing)) and not _at_volume_edge(distance == nearest)
-            if thin:
-                touched = touched_voxels(lesion, prior.grid, followup.grid, registration.transform, distance)
-                carried_all.registered |= touched
-                carried_all.pieces.append(Piece(carried, touched, thin=True))
-            else:
-                carried_all.pieces.append(Piece(carried, carried, outside_share=1.0))
-            continue
-        carried_all.registered |= carried
-        found = _lesion(model, case, lesion, distance, registration, windows, options, _reporter(progress, number))
-        window = region_around(carried, followup.grid, options.margin_mm, REGION_PIXELS) if options.mode == "clinical" else None
-        carried_all.lesions.append((number, window, found))
-        mask_found = found.mask
-        if mask_found.any():
-            cleaned = _clean(mask_found, carried, lesion, case, registration)
-            mask_found = cleaned.mask
-            carried_all.removals += cleaned.removals
-        carried_all.mask |= mask_found
-        limits = search_limits(found, mask_found, distance, followup.grid, options)
-        why = (*found.doubts, *limits)
-        carried_all.pieces.append(Piece(mask_found, carried, found.too_small, outside_share=cut_off, limits=why))
+    for number, lesion in enumerate(contour.separate_lesions(mask, case.prior.grid, SEPARATE_LESIONS_MM), start=1):
+        with clock.stage("segmentation"):
+            piece = _piece(model, case, lesion, number, registration, windows, options, progress, carried_all)
+        with clock.stage("registration"):
+            carried_all.near.append(judge.near(piece.registered))
+        if options.modality == "ct":
+            piece = _with_tissue(piece, lesion, case, registration, judge, carried_all)
+        carried_all.mask |= piece.mask
+        carried_all.registered |= piece.registered
+        carried_all.pieces.append(piece)
     return carried_all
+
+
+def _piece(
+    model: PromptableModel,
+    case: _Case,
+    lesion: BoolArray,
+    number: int,
+    registration: Registration,
+    windows: tuple[Window, Window],
+    options: PropagationOptions,
+    progress: Progress,
+    carried_all: _Carried,
+) -> Piece:
+    """Carry one lesion; its slices and what clean-up removed go to the segment's."""
+    prior, followup = case.prior, case.followup
+    distance = carry_distance(lesion, prior.grid, followup.grid, registration.transform)
+    carried = distance >= 0
+    lost = 1.0 - float(carried.sum()) * followup.grid.voxel_ml / (float(lesion.sum()) * prior.grid.voxel_ml)
+    cut_off = max(0.0, lost) if _at_volume_edge(carried) else 0.0
+    if not carried.any():
+        nearest = distance.max()
+        # Nearest to the volume's edge, it lies beyond it; else it lies between voxels.
+        if nearest > -max(followup.grid.spacing) and not _at_volume_edge(distance == nearest):
+            touched = touched_voxels(lesion, prior.grid, followup.grid, registration.transform, distance)
+            return Piece(carried, touched, thin=True)
+        return Piece(carried, carried, outside_share=1.0)
+    found = _lesion(model, case, lesion, distance, registration, windows, options, _reporter(progress, number))
+    window = region_around(carried, followup.grid, options.margin_mm, REGION_PIXELS) if options.mode == "clinical" else None
+    carried_all.lesions.append((number, window, found))
+    mask = found.mask
+    if mask.any():
+        cleaned = _clean(mask, carried, lesion, case, registration)
+        mask = cleaned.mask
+        carried_all.removals += cleaned.removals
+    limits = (*found.doubts, *search_limits(found, mask, distance, followup.grid, options))
+    return Piece(mask, carried, found.too_small, outside_share=cut_off, limits=limits)
+
+
+def _with_tissue(
+    piece: Piece, lesion: BoolArray, case: _Case, registration: Registration, judge: RegistrationJudge, carried_all: _Carried
+) -> Piece:
+    """The piece with what its tissue says; one too small for that is added to the segment's small ones."""
+    if not piece.mask.any():
+        return piece
+    both = judge.coarse(piece.mask), judge.coarse(piece.registered)
+    lost = lost_share(judge.fixed, judge.moving, registration.transform, *both)
+    if lost is None:
+        before = carried_all.small
+        carried_all.small = both if before is None else (before[0] | both[0], before[1] | both[1])
+    loose = loose_share(case.prior, lesion), loose_share(case.followup, piece.mask)
+    return replace(piece, lost_share=lost, loose_shares=loose)
 
 
 def _lesion(
@@ -405,31 +441,23 @@ def _reporter(progress: Progress, lesion: int) -> Callable[[str, int, int], None
     return lambda stage, done, total: progress(ProgressEvent(stage, done, total, f"lesion {lesion}"))
 
 
-def _lost_share(judge: RegistrationJudge, registration: Registration, carried: _Carried) -> float | None:
-    return lost_share(
-        judge.fixed, judge.moving, registration.transform, judge.coarse(carried.mask), judge.coarse(carried.registered)
-    )
-
-
 def _result(
     case: _Case,
     segment: Segment,
-    number: int,
     carried: _Carried,
     near: LocalQuality,
-    lost: float | None,
+    lost_together: float | None,
     reasons: tuple[str, ...],
-    options: PropagationOptions,
 ) -> SegmentResult:
     orientation = case.orientation
     grid = orientation.grid
     mask, registered = carried.mask, carried.registered
     prior_ml = float(segment.mask.sum()) * case.prior_voxel_ml
-    loose = loose_share(case.prior, case.masks[number]) if options.modality == "ct" else None
     found = figures(mask, registered, prior_ml, grid) if mask.any() and registered.any() else None
-    outcome, why = decide(mask, registered, found, carried.pieces, reasons, case.followup, loose, lost)
+    outcome, why = decide(mask, registered, found, carried.pieces, reasons, case.followup, lost_together)
     contoured = outcome in (Outcome.FOUND, Outcome.FLAGGED)
     slices = tuple(_slice(case, lesion, window, each) for lesion, window, part in carried.lesions for each in part.slices)
+    lost = [share for share in (lost_together, *(piece.lost_share for piece in carried.pieces)) if share is not None]
     priorities = [s.review_priority for s in slices if s.chosen is not None or s.review_priority > 0]
     return SegmentResult(
         source=segment,
@@ -445,7 +473,7 @@ def _result(
         slices=slices,
         removals=tuple(carried.removals),
         registration=near.as_dict(),
-        lost_tissue_share=lost,
+        lost_tissue_share=max(lost, default=None),
     )
 
 

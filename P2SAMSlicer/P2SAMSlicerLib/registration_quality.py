@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -46,12 +47,13 @@ class BodyQuality:
 
 @dataclass(frozen=True)
 class LocalQuality:
-    """Figures of one registration near the lesions of one segment.
+    """Figures of one registration near one lesion, or the worst near any lesion of a segment (:func:`worst_of`).
 
-    :param shift_mm: displacement of the segment's centre by the rigid part, length in mm.
-    :param local_correlation: correlation of HU within 25 mm of the carried segment, the segment itself left out; NaN where
+    :param shift_mm: displacement of the lesion's centre by the rigid part, length in mm.
+    :param local_correlation: correlation of HU within 25 mm of the carried lesion, the lesion itself left out; NaN where
         it was carried out of view.
-    :param deformation_mm: longest displacement that the deformable step adds there (0 without one).
+    :param deformation_mm: longest displacement that the deformable step adds there (0 without one; NaN for a transform
+        from a file, whose rigid part is not known).
     :param folded_share: share of voxels there whose Jacobian determinant is not positive (TG-132).
     :param reasons: why the registration is not trusted there; empty if no check objected.
     """
@@ -70,7 +72,7 @@ class LocalQuality:
 class RegistrationJudge:
     """Judges a registration by what it leaves, independent of the measure that it was optimised by.
 
-    A registration may fit around one segment and miss another, so each is judged by its own neighbourhood: judged together,
+    A registration may fit around one lesion and miss another, so each is judged by its own neighbourhood: judged together,
     a large one would hide a small one.
 
     :param prior: CT of the prior visit.
@@ -103,7 +105,7 @@ class RegistrationJudge:
         return BodyQuality(rotation, correlation, _body_reasons(rotation, correlation))
 
     def near(self, carried: BoolArray) -> LocalQuality:
-        """Figures near one carried segment.
+        """Figures near one carried lesion.
 
         :param carried: it on the follow-up's grid; empty if it was carried out of view.
         """
@@ -135,12 +137,35 @@ class RegistrationJudge:
 
     def _deformation(self, near: BoolArray) -> tuple[float, float]:
         """Longest displacement beyond the rigid part, and share of folded voxels, within a mask."""
-        if self._registration.kind not in ("deformable", "file") or not near.any():
-            return 0.0, 0.0
+        from_file = self._registration.kind == "file"
+        unknown = float("nan") if from_file else 0.0
+        if not (from_file or self._registration.kind == "deformable") or not near.any():
+            return unknown, 0.0
         if self._fields is None:
             self._fields = _displacement(self._registration, self.fixed)
         length, folded = self._fields
-        return float(length[near].max()), float(folded[near].mean())
+        return unknown if from_file else float(length[near].max()), float(folded[near].mean())
+
+
+def worst_of(lesions: Sequence[LocalQuality]) -> LocalQuality:
+    """Of every figure the worst among the lesions of a segment, and the reasons of all with the lesion's number.
+
+    :param lesions: at least one. Figures of those that were carried out of view count only if all were.
+    """
+    if len(lesions) == 1:
+        return lesions[0]
+    seen = [quality for quality in lesions if np.isfinite(quality.local_correlation)] or lesions
+    return LocalQuality(
+        max(quality.shift_mm for quality in seen),
+        min(quality.local_correlation for quality in seen),
+        max(quality.deformation_mm for quality in seen),
+        max(quality.folded_share for quality in seen),
+        tuple(
+            f"lesion {number} of {len(lesions)}: {reason}"
+            for number, quality in enumerate(lesions, start=1)
+            for reason in quality.reasons
+        ),
+    )
 
 
 def _plain(quality: BodyQuality | LocalQuality) -> dict[str, Any]:

@@ -122,8 +122,10 @@ class SegmentResult:
     :param volume_ml: volume of ``mask`` (None without one).
     :param centroid_shift_mm: LPS vector from the registered prior contour's centroid to the result's (None without one).
     :param removals: what clean-up took away, in words with its volume.
-    :param registration: quality figures and flags of the registration near this segment, ready for JSON.
-    :param lost_tissue_share: see :func:`P2SAMSlicerLib.lost_tissue.lost_share`; None where it could not be judged.
+    :param registration: quality figures (of several lesions the worst) and flags of the registration near this segment, ready
+        for JSON.
+    :param lost_tissue_share: see :func:`P2SAMSlicerLib.lost_tissue.lost_share`; of several lesions the worst;
+        None where it could not be judged.
     """
 
     source: Segment

@@ -10,7 +10,6 @@ from P2SAMSlicerLib.contour import BLEND_LIMIT_MM
 from P2SAMSlicerLib.geometry import Grid
 from P2SAMSlicerLib.options import PropagationOptions
 from P2SAMSlicerLib.region import Region, region_around
-from P2SAMSlicerLib.registration import CARRY_MARGIN_MM
 from P2SAMSlicerLib.volume import BoolArray
 
 #: A border this near to the limit was probably cut by it.
@@ -37,7 +36,7 @@ def search_limits(
     """
     if options.mode == "paper" or not mask.any() or not found.slices:
         return ()
-    limit = min(options.plausible_mm, CARRY_MARGIN_MM)
+    limit = options.plausible_mm  # options.check() keeps it within what the registration carries
     region = region_around(distance_mm >= 0, grid, options.margin_mm, REGION_PIXELS)
     at_limit, at_edge, all_of_it = _border(found, mask, distance_mm, grid, region, limit)
     reasons = []
@@ -85,12 +84,12 @@ def _beyond_the_ends(found: LesionContour, mask: BoolArray, distance_mm: NDArray
     A last slice of the whole volume does not count: that is the field of view's limit, and a reason of its own.
     """
     areas = (distance_mm >= 0).sum(axis=(1, 2))
-    expected = np.flatnonzero(areas)
-    least = max(1.0, LEAST_LAST_AREA * float(np.median(areas[expected])))
+    registered = np.flatnonzero(areas)
+    least = max(1.0, LEAST_LAST_AREA * float(np.median(areas[registered])))
     reached = []
     for end, last, volume_end in (
-        (int(expected[0]), found.slices[0].index, 0),
-        (int(expected[-1]), found.slices[-1].index, mask.shape[0] - 1),
+        (int(registered[0]), found.slices[0].index, 0),
+        (int(registered[-1]), found.slices[-1].index, mask.shape[0] - 1),
     ):
         if last not in (end, volume_end) and mask[last].sum() >= least:
             reached.append(abs(last - end))

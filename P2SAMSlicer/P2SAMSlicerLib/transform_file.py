@@ -39,7 +39,8 @@ def read_transform(path: Path) -> Registration:
     """A transform from a file that SimpleITK reads (``.tfm``, ``.h5``, ``.txt``, ``.mat``), follow-up to prior, in LPS.
 
     :raises InputError: the file is missing, unreadable or damaged; it is not 3-D; its numbers are not finite or beyond
-        :data:`LARGEST_PARAMETER`; or a matrix in it is singular or mirrors the patient.
+        :data:`LARGEST_PARAMETER`; it is a composite without parts; a matrix in it is singular; or its matrices together
+        mirror the patient.
     """
     import SimpleITK as sitk
 
@@ -58,12 +59,16 @@ def read_transform(path: Path) -> Registration:
         raise _unreadable(path) from error
     if transform.GetDimension() != 3:
         raise InputError(f"{path.name}: a {transform.GetDimension()}-D transform; 3-D is needed")
-    for part in _parts(transform):
+    parts = _parts(transform)
+    if not parts:
+        raise InputError(f"{path.name}: a composite transform without parts")
+    for part in parts:
         for values in _numbers(part):
             _check_values(path, values)
         if part.IsLinear():
             _check_volume_change(path, part)
-    if transform.IsLinear() and _determinant(transform) < 0:
+    # Of the matrices alone: a displacement field beside them is smooth motion, and no composite with one is linear.
+    if np.prod([np.sign(_determinant(part)) for part in parts if part.IsLinear()]) < 0:
         raise InputError(f"{path.name}: a transform that mirrors the patient")
     return Registration(transform, transform, "file")
 

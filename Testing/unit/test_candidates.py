@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -102,6 +103,13 @@ def test_the_registered_contour_comes_first_and_no_model_made_it() -> None:
     assert np.isnan(first.predicted_iou)
     assert first.prompt.box is None
     assert first.prompt.points is None
+
+
+def test_a_registered_contour_of_distance_zero_is_a_candidate() -> None:
+    model = BrightnessModel()
+    view = view_of(model, disc(30), disc(25))
+    view = replace(view, distance_mm=np.minimum(view.distance_mm, 0.0))
+    np.testing.assert_array_equal(proposed(model, [view])[0][0].mask, disc(25))
 
 
 def test_each_slice_has_each_kind_of_candidate_once() -> None:

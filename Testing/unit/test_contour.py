@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
-from P2SAMSlicerLib.contour import assemble, cavities, clean, separate_lesions
+from P2SAMSlicerLib.contour import BLEND_LIMIT_MM, assemble, cavities, clean, separate_lesions
 from P2SAMSlicerLib.geometry import Grid
 from P2SAMSlicerLib.region import Region
 from P2SAMSlicerLib.registration import signed_distance
@@ -100,6 +100,15 @@ def test_a_lesion_far_from_the_registered_contour_is_not_lost() -> None:
     rows, columns = np.nonzero(result[3])
     assert columns.mean() == pytest.approx(60, abs=1.5)
     assert len(rows) > 0.4 * np.pi * 81
+
+
+def test_no_border_is_drawn_farther_from_the_chosen_mask_than_the_limit() -> None:
+    masks = [disc(8)] * 3 + [disc(16)] + [disc(8)] * 3
+    result = assembled(masks, spacing_z=1.0)
+    for plane, mask in zip(result[2:9], masks, strict=True):
+        radius, written = (np.sqrt(area / np.pi) for area in (0.25 * mask.sum(), plane.sum()))
+        assert abs(written - radius) < BLEND_LIMIT_MM + 0.5
+    assert result[4].sum() > 0.25 * disc(8).sum(), "neighbours still count"
 
 
 def test_growth_beyond_the_registered_ends_appears() -> None:

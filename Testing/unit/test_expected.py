@@ -34,6 +34,14 @@ def test_where_nothing_changed_it_is_the_registered_contour(radius: float, pixel
     np.testing.assert_array_equal(found, mask)
 
 
+def test_a_registered_contour_of_distance_zero_is_expected_as_a_whole_unless_it_changed() -> None:
+    mask = disc(20)
+    distance = np.minimum(distance_to(mask), 0.0)
+    np.testing.assert_array_equal(expected_contour(distance, NOTHING, NOTHING, 1.0), mask)
+    found = expected_contour(distance, half_changed(4.0), NOTHING, 1.0)
+    assert not found[:, 62:].any()
+
+
 def half_changed(strength: float) -> NDArray[np.float32]:
     changed: NDArray[np.float32] = NOTHING.copy()
     changed[:, 56:] = strength

@@ -211,11 +211,11 @@ def test_figures_are_plain_numbers() -> None:
 def test_a_contour_that_no_longer_looks_like_the_lesion_is_flagged_with_its_share(share: float | None, flagged: bool) -> None:
     mask = cube()
     found = figures(mask, mask, float(mask.sum()) * GRID.voxel_ml, GRID)
-    outcome, reasons = decide(mask, mask, found, [Piece(mask, mask)], (), ct(), lost_tissue_share=share)
+    outcome, reasons = decide(mask, mask, found, [Piece(mask, mask, lost_share=share)], (), ct())
     assert outcome is (Outcome.FLAGGED if flagged else Outcome.FOUND)
     assert len(reasons) == int(flagged)
     if share is not None:
-        assert all(reason.startswith(f"{100 * share:.0f} % of the contour no longer looks like") for reason in reasons)
+        assert all(reason.startswith(f"lesion: {100 * share:.0f} % of the contour no longer looks like") for reason in reasons)
 
 
 def test_a_limit_of_the_search_that_is_reached_flags_the_contour() -> None:
@@ -228,7 +228,31 @@ def test_a_contour_that_holds_more_air_than_the_prior_lesion_is_flagged() -> Non
     followup.array[mask & cube((8, 15, 15), 4)] = -700  # an eighth of the contour
     found = figures(mask, mask, float(mask.sum()) * GRID.voxel_ml, GRID)
     assert loose_share(followup, mask) == pytest.approx(1 / 8)
-    for prior, expected in ((0.0, Outcome.FLAGGED), (0.1, Outcome.FOUND), (None, Outcome.FOUND)):
-        outcome, reasons = decide(mask, mask, found, [Piece(mask, mask)], (), followup, prior)
+    for loose, expected in (((0.0, 1 / 8), Outcome.FLAGGED), ((0.1, 1 / 8), Outcome.FOUND), (None, Outcome.FOUND)):
+        outcome, reasons = decide(mask, mask, found, [Piece(mask, mask, loose_shares=loose)], (), followup)
         assert outcome is expected, reasons
     assert loose_share(followup, mask & False) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("lost", "loose", "words"), [(0.98, None, "98 % of"), (None, (0.0, 0.9), "90 % of the contour is fat")]
+)
+def test_tissue_of_a_small_lesion_is_said_of_that_lesion(
+    lost: float | None, loose: tuple[float, float] | None, words: str
+) -> None:
+    small = cube((2, 2, 2), 4)
+    both = cube() | small
+    pieces = [Piece(cube(), cube(), lost_share=0.0), Piece(small, small, lost_share=lost, loose_shares=loose)]
+    outcome, reasons = judged(both, both, float(both.sum()) * GRID.voxel_ml, pieces)
+    assert outcome is Outcome.FLAGGED
+    assert len(reasons) == 1
+    assert reasons[0].startswith(f"lesion 2 of 2: {words}")
+
+
+@pytest.mark.parametrize(("share", "flagged"), [(None, False), (0.04, False), (0.4, True)])
+def test_lesions_too_small_to_be_judged_alone_are_judged_together(share: float | None, flagged: bool) -> None:
+    mask = cube()
+    found = figures(mask, mask, float(mask.sum()) * GRID.voxel_ml, GRID)
+    outcome, reasons = decide(mask, mask, found, [Piece(mask, mask)], (), ct(), lost_together=share)
+    assert outcome is (Outcome.FLAGGED if flagged else Outcome.FOUND)
+    assert all(reason.startswith("small lesions together: 40 %") for reason in reasons)

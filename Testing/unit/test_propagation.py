@@ -196,6 +196,22 @@ def test_one_of_two_lesions_that_vanished_is_flagged_and_the_other_kept() -> Non
     assert any("lesion" in reason and "2" in reason for reason in result.reasons)
 
 
+def big_and_small() -> tuple[BoolArray, BoolArray]:
+    """Lesions of about 48 and 10 ml that lie more than 20 mm apart."""
+    return ellipsoid(GRID, (-25.0, -25.0, -20.0), (22.0, 20.0, 26.0)), ellipsoid(GRID, (35.0, -20.0, 28.0), (13.0, 13.0, 15.0))
+
+
+def test_a_large_lesion_does_not_hide_that_a_small_one_was_replaced() -> None:
+    big, small = big_and_small()
+    followup = still(big, small)
+    followup.array[small] -= 28  # still brighter than muscle, so the model finds it
+    result = carry(body([big, small]), big | small, followup)
+    (told,) = [reason for reason in result.reasons if "no longer looks like the prior's lesion" in reason]
+    assert told.startswith("lesion 2 of 2: ")
+    assert result.lost_tissue_share is not None
+    assert result.lost_tissue_share > 0.5, "it is the worst lesion's"
+
+
 def test_segments_are_carried_one_by_one_in_their_order_with_their_looks() -> None:
     first, second = (ellipsoid(GRID, centre, (11.0, 11.0, 13.0)) for centre in FAR_APART)
     segments = [Segment("b", second, color=(0.1, 0.2, 0.3), tags={"k": "v"}), Segment("a", first)]

@@ -142,6 +142,7 @@ def test_a_sheared_grid_is_refused_by_name(visit: str) -> None:
         {"margin_mm": float("inf")},
         {"plausible_mm": -1.0},
         {"plausible_mm": float("nan")},
+        {"plausible_mm": 40.5},
         {"seed": -1},
         {"seed": 2**40},
         {"mode": "fancy"},

@@ -19,6 +19,7 @@ from P2SAMSlicerLib.registration_quality import (
     BodyQuality,
     LocalQuality,
     RegistrationJudge,
+    worst_of,
 )
 from P2SAMSlicerLib.segmentation_file import read_segmentation
 from P2SAMSlicerLib.volume import BoolArray, Volume
@@ -150,6 +151,7 @@ def test_a_folding_transform_from_a_file_is_flagged() -> None:
     transform = pushed(20.0, 7.0)
     found = assess(PRIOR, followup, Registration(transform, transform, "file"), lesion)
     assert any("folds space" in reason for reason in found.reasons)
+    assert found.near.as_dict()["deformation_mm"] is None, "nobody knows its rigid part"
 
 
 def test_a_lesion_carried_out_of_view_is_flagged() -> None:
@@ -165,6 +167,14 @@ def test_the_figures_are_ready_for_json() -> None:
     read = json.loads(json.dumps(found.body.as_dict(), allow_nan=False))
     assert read["rotation_deg"] == pytest.approx(20.0, abs=0.01)
     assert read["reasons"] == list(found.body.reasons)
+
+
+def test_of_several_lesions_the_worst_figures_are_kept_and_every_reason_names_its_lesion() -> None:
+    good, bad = LocalQuality(9.0, 0.95, 1.0, 0.0, ()), LocalQuality(3.0, 0.2, 2.0, 0.1, ("poor", "folded"))
+    gone = LocalQuality(400.0, float("nan"), 0.0, 0.0, ("out of view",))
+    assert worst_of([good]) == good
+    reasons = ("lesion 2 of 3: poor", "lesion 2 of 3: folded", "lesion 3 of 3: out of view")
+    assert worst_of([good, bad, gone]) == LocalQuality(9.0, 0.2, 2.0, 0.1, reasons)
 
 
 # ------------------------------------------------------------------------------------------------------ several segments

@@ -146,6 +146,19 @@ def test_a_mirror_is_refused_and_two_of_them_are_not(tmp_path: Path) -> None:
     assert read_transform(written(tmp_path / "twice.h5", sitk.CompositeTransform([mirror, mirror]))).kind == "file"
 
 
+def test_a_mirror_beside_a_displacement_field_is_refused_and_two_of_them_are_not(tmp_path: Path) -> None:
+    mirror = sitk.AffineTransform([-1.0, 0, 0, 0, 1, 0, 0, 0, 1], [0.0, 0, 0])
+    once, twice = ([*mirrors, displacement(2.0)] for mirrors in ([mirror], [mirror, mirror]))
+    assert "mirrors" in refusal(written(tmp_path / "mirror.h5", sitk.CompositeTransform(once)))
+    assert read_transform(written(tmp_path / "twice.h5", sitk.CompositeTransform(twice))).kind == "file"
+
+
+def test_a_composite_without_parts_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "empty.tfm"
+    path.write_text(HEADER + "CompositeTransform_double_3_3\n")
+    assert "composite transform without parts" in refusal(path)
+
+
 def test_damage_inside_a_composite_is_found(tmp_path: Path) -> None:
     bad = with_parameter(sitk.AffineTransform(3), 0, float("nan"))
     for name, parts in (("first.h5", [bad, sitk.Euler3DTransform()]), ("last.h5", [sitk.Euler3DTransform(), bad])):
