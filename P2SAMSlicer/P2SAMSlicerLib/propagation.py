@@ -284,7 +284,10 @@ def _piece(
     distance = carry_distance(lesion, prior.grid, followup.grid, registration.transform)
     carried = distance >= 0
     lost = 1.0 - float(carried.sum()) * followup.grid.voxel_ml / (float(lesion.sum()) * prior.grid.voxel_ml)
-    cut_off = max(0.0, lost) if _at_volume_edge(carried) else 0.0
+    at_edge = _at_volume_edge(carried)
+    cut_off = max(0.0, lost) if at_edge else 0.0
+    one_slice = 1 in (int(m.any(axis=(1, 2)).sum()) for m in (lesion, carried))
+    between = max(0.0, lost) if one_slice and not at_edge else 0.0
     if not carried.any():
         nearest = distance.max()
         # Nearest to the volume's edge, it lies beyond it; else it lies between voxels.
@@ -300,7 +303,7 @@ def _piece(
         mask = cleaned.mask
         carried_all.removals += cleaned.removals
     limits = search_limits(found, mask, distance, followup.grid, options)
-    return Piece(mask, carried, found.too_small, outside_share=cut_off, limits=limits)
+    return Piece(mask, carried, found.too_small, outside_share=cut_off, between_share=between, limits=limits)
 
 
 def _with_tissue(
