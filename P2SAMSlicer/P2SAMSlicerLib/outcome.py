@@ -29,6 +29,8 @@ MAX_LOOSE_GAIN = 0.05
 #: Share of the lesion's tissue that may look less like the prior's lesion, beyond what the surroundings changed. On simulated
 #: second visits it stays below zero where the lesion is still there.
 MAX_LOST_SHARE = 0.05
+#: A lesion of one slice that loses more of its volume than this between the follow-up's voxels is hardly the same lesion.
+MAX_BETWEEN_SHARE = 0.25
 #: Scanners write values below any air where nothing was measured.
 PADDING_HU = -1100
 
@@ -54,6 +56,7 @@ class Piece:
     :param too_small: the model was not asked, because the lesion shows no shape at its resolution.
     :param thin: the lesion lies between the follow-up's voxel centres; ``registered`` marks the voxels that it touches.
     :param outside_share: share of it that was carried outside the follow-up's field of view.
+    :param between_share: share of a lesion of one slice that falls between the follow-up's voxels.
     :param limits: limits of the search that the contour reaches, in words.
     :param loose_shares: :func:`loose_share` of the prior's lesion and of what was found; None where the follow-up's values are
         no HU, or nothing was found.
@@ -65,6 +68,7 @@ class Piece:
     too_small: bool = False
     thin: bool = False
     outside_share: float = 0.0
+    between_share: float = 0.0
     limits: tuple[str, ...] = ()
     loose_shares: tuple[float, float] | None = None
     lost_share: float | None = None
@@ -82,12 +86,14 @@ class Piece:
         found = []
         if self.outside_share > MAX_OUTSIDE_SHARE:
             found.append(f"{100 * self.outside_share:.0f} % of it lies outside the follow-up's field of view")
-        drawn, expected = (np.asarray(m.any(axis=(1, 2))) for m in (self.mask, self.registered))
-        absent = int((expected & ~drawn).sum())
+        if self.between_share > MAX_BETWEEN_SHARE:
+            found.append(f"{100 * self.between_share:.0f} % of it falls between the follow-up's voxels")
+        drawn, registered = (np.asarray(m.any(axis=(1, 2))) for m in (self.mask, self.registered))
+        absent = int((registered & ~drawn).sum())
         inside = np.flatnonzero(drawn)
-        gap = not drawn[inside[0] : inside[-1] + 1].all() and bool(expected[inside[0] : inside[-1] + 1].all())
-        if gap or absent > MAX_ABSENT_SHARE * expected.sum():
-            found.append(f"no lesion on {absent} of the {int(expected.sum())} slices of the registered contour")
+        gap = not drawn[inside[0] : inside[-1] + 1].all() and bool(registered[inside[0] : inside[-1] + 1].all())
+        if gap or absent > MAX_ABSENT_SHARE * registered.sum():
+            found.append(f"no lesion on {absent} of the {int(registered.sum())} slices of the registered contour")
         return [*found, *self.limits, *self._tissue_reasons()]
 
     def _tissue_reasons(self) -> list[str]:
@@ -102,8 +108,8 @@ class Piece:
 
 def _lost_reason(share: float) -> str:
     return (
-        f"{100 * share:.0f} % of the contour no longer looks like the prior's lesion (limit"
-        f" {100 * MAX_LOST_SHARE:.0f} %): the tumour may have shrunk, vanished or darkened there"
+        f"{100 * share:.0f} % of it no longer looks like the prior's lesion, beyond what the surroundings changed (limit"
+        f" {100 * MAX_LOST_SHARE:.0f} %): it may have shrunk, vanished or darkened"
     )
 
 

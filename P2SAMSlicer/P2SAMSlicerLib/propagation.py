@@ -2,90 +2,38 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from P2SAMSlicerLib import __version__, contour, review
+from P2SAMSlicerLib import __version__, review
 from P2SAMSlicerLib.cbct_scale import approximate_hu
-from P2SAMSlicerLib.clinical import REGION_PIXELS, Lesion, LesionContour, LesionSlice, segment_lesion
+from P2SAMSlicerLib.clinical import LesionSlice
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.intensity import PAPER_WINDOW, WINDOWS, Modality, Window, check_hounsfield, percentile_window
 from P2SAMSlicerLib.lost_tissue import lost_share
 from P2SAMSlicerLib.models.protocol import PromptableModel
 from P2SAMSlicerLib.notes import method_notes
 from P2SAMSlicerLib.options import PropagationOptions
-from P2SAMSlicerLib.orientation import Orientation, WorkingFrame, to_working_frame
-from P2SAMSlicerLib.outcome import Piece, decide, figures, loose_share
-from P2SAMSlicerLib.paper_visit import segment_in_paper_mode
+from P2SAMSlicerLib.orientation import to_working_frame
+from P2SAMSlicerLib.outcome import decide, figures
 from P2SAMSlicerLib.progress import Progress, ProgressEvent, silent
-from P2SAMSlicerLib.region import Region, region_around
+from P2SAMSlicerLib.region import Region
 from P2SAMSlicerLib.registration import Registration, carry_distance, in_working_frame, register
 from P2SAMSlicerLib.registration_quality import BodyQuality, LocalQuality, RegistrationJudge, worst_of
 from P2SAMSlicerLib.resample import resample_mask
 from P2SAMSlicerLib.result import Outcome, SegmentResult, SliceResult, VisitResult
-from P2SAMSlicerLib.search_limit import search_limits
-from P2SAMSlicerLib.thin_lesion import touched_voxels
+from P2SAMSlicerLib.segment_propagation import CarriedSegment, StageClock, VisitPair, carry_segment
 from P2SAMSlicerLib.transform_file import read_transform
 from P2SAMSlicerLib.visit_checks import check_visits
 from P2SAMSlicerLib.volume import BoolArray, Segment, Volume
 
 __all__ = ["RegisteredVisits", "carry_segments", "check_visits", "propagate", "register_visits"]
 
-#: Pieces of a segment farther apart than this are looked at one by one, each in its own window.
-SEPARATE_LESIONS_MM = 20.0
 #: A prior whose slices are tilted against the follow-up's by more than this is resampled along the follow-up's axes first.
 MAX_SLICE_TILT_DEG = 20.0
-
-
-@dataclass
-class _Clock:
-    """Seconds spent in each stage."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
-
-
-@dataclass(frozen=True)
-class _Case:
-    """Both visits in canonical order and the working frame."""
-
-    prior: Volume
-    followup: Volume
-    masks: tuple[BoolArray, ...]
-    orientation: Orientation
-    frame: WorkingFrame
-    prior_voxel_ml: float
-
-
-@dataclass
-class _Carried:
-    """One segment on the follow-up's canonical grid, before anything is said of it.
-
-    :param lesions: what was found of each separate lesion that the model was asked for, with its number from 1 and the window
-        that the model saw (None for whole slices).
-    :param near: the registration near each separate lesion.
-    :param small: contour and registered contour, on the coarse grid of the judge, of the lesions that are too small for
-        :func:`~P2SAMSlicerLib.lost_tissue.lost_share` one by one.
-    """
-
-    mask: BoolArray
-    registered: BoolArray
-    lesions: list[tuple[int, Region | None, LesionContour]] = field(default_factory=list)
-    pieces: list[Piece] = field(default_factory=list)
-    removals: list[str] = field(default_factory=list)
-    near: list[LocalQuality] = field(default_factory=list)
-    small: tuple[BoolArray, BoolArray] | None = None
 
 
 @dataclass(frozen=True)
@@ -106,7 +54,7 @@ class RegisteredVisits:
     overrides: tuple[str, ...]
     warnings: tuple[str, ...]
     stage_seconds: Mapping[str, float]
-    case: _Case
+    case: VisitPair
     registration: Registration
     judge: RegistrationJudge
     quality: BodyQuality
@@ -152,7 +100,7 @@ def register_visits(
     options.check()
     overrides = check_visits(prior, followup, options)
     warnings = _check_inputs(prior, segments, followup, options)
-    clock = _Clock()
+    clock = StageClock()
     with clock.stage("prepare"):
         case = _prepare(prior, segments, followup)
     with clock.stage("registration"):
@@ -186,12 +134,12 @@ def carry_segments(
     options.check()
     _check_same_registration(visits.options, options)
     case, judge, quality = visits.case, visits.judge, visits.quality
-    clock = _Clock(dict(visits.stage_seconds))
+    clock = StageClock(dict(visits.stage_seconds))
     with clock.stage("prepare"):
         windows = _windows(case, options)
     results = []
     for number, segment in enumerate(visits.segments):
-        found = _segment(model, case, case.masks[number], visits.registration, judge, windows, options, progress, clock)
+        found = carry_segment(model, case, case.masks[number], visits.registration, judge, windows, options, progress, clock)
         near = worst_of(found.near)
         together = lost_share(judge.fixed, judge.moving, visits.registration.transform, *found.small) if found.small else None
         why = (*quality.reasons, *near.reasons, *_reasons(visits, model, options))
@@ -246,7 +194,7 @@ def _check_inputs(prior: Volume, segments: Sequence[Segment], followup: Volume, 
     return [f"{volume.name}: {text}" for volume, texts in found for text in texts]
 
 
-def _prepare(prior: Volume, segments: Sequence[Segment], followup: Volume) -> _Case:
+def _prepare(prior: Volume, segments: Sequence[Segment], followup: Volume) -> VisitPair:
     working, orientation, frame = to_working_frame(followup)
     moved, prior_orientation, _ = to_working_frame(prior, frame)
     masks = tuple(prior_orientation.to_canonical(segment.mask) for segment in segments)
@@ -258,7 +206,7 @@ def _prepare(prior: Volume, segments: Sequence[Segment], followup: Volume) -> _C
                 raise InputError(
                     f"segment '{segment.name}': it is too small for the voxels that it has along the follow-up's axes"
                 )
-    return _Case(moved, working, masks, orientation, frame, prior.grid.voxel_ml)
+    return VisitPair(moved, working, masks, orientation, frame, prior.grid.voxel_ml)
 
 
 def _along_followup(prior: Volume, masks: tuple[BoolArray, ...], followup: Volume) -> tuple[Volume, tuple[BoolArray, ...]]:
@@ -281,14 +229,14 @@ def _along_followup(prior: Volume, masks: tuple[BoolArray, ...], followup: Volum
     return replace(prior, array=array, grid=grid), resampled
 
 
-def _windows(case: _Case, options: PropagationOptions) -> tuple[Window, Window]:
+def _windows(case: VisitPair, options: PropagationOptions) -> tuple[Window, Window]:
     """Windows of the prior's and of the follow-up's images. The prior is a CT; a CBCT gets a window of its own."""
     usual = PAPER_WINDOW if options.mode == "paper" else WINDOWS["soft tissue"]
     return usual, percentile_window(case.followup.array) if options.modality == "cbct" else usual
 
 
 def _register(
-    case: _Case, options: PropagationOptions, progress: Progress
+    case: VisitPair, options: PropagationOptions, progress: Progress
 ) -> tuple[Registration, RegistrationJudge, BodyQuality]:
     union = np.logical_or.reduce(case.masks)
     followup = case.followup
@@ -325,126 +273,10 @@ def _registration_entry(
     return entry
 
 
-def _segment(
-    model: PromptableModel,
-    case: _Case,
-    mask: BoolArray,
-    registration: Registration,
-    judge: RegistrationJudge,
-    windows: tuple[Window, Window],
-    options: PropagationOptions,
-    progress: Progress,
-    clock: _Clock,
-) -> _Carried:
-    """Carry one segment's lesions, one after the other."""
-    shape = case.followup.grid.shape
-    carried_all = _Carried(np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool))
-    for number, lesion in enumerate(contour.separate_lesions(mask, case.prior.grid, SEPARATE_LESIONS_MM), start=1):
-        with clock.stage("segmentation"):
-            piece = _piece(model, case, lesion, number, registration, windows, options, progress, carried_all)
-        with clock.stage("registration"):
-            carried_all.near.append(judge.near(piece.registered))
-        if options.modality == "ct":
-            piece = _with_tissue(piece, lesion, case, registration, judge, carried_all)
-        carried_all.mask |= piece.mask
-        carried_all.registered |= piece.registered
-        carried_all.pieces.append(piece)
-    return carried_all
-
-
-def _piece(
-    model: PromptableModel,
-    case: _Case,
-    lesion: BoolArray,
-    number: int,
-    registration: Registration,
-    windows: tuple[Window, Window],
-    options: PropagationOptions,
-    progress: Progress,
-    carried_all: _Carried,
-) -> Piece:
-    """Carry one lesion; its slices and what clean-up removed go to the segment's."""
-    prior, followup = case.prior, case.followup
-    distance = carry_distance(lesion, prior.grid, followup.grid, registration.transform)
-    carried = distance >= 0
-    lost = 1.0 - float(carried.sum()) * followup.grid.voxel_ml / (float(lesion.sum()) * prior.grid.voxel_ml)
-    cut_off = max(0.0, lost) if _at_volume_edge(carried) else 0.0
-    if not carried.any():
-        nearest = distance.max()
-        # Nearest to the volume's edge, it lies beyond it; else it lies between voxels.
-        if nearest > -max(followup.grid.spacing) and not _at_volume_edge(distance == nearest):
-            touched = touched_voxels(lesion, prior.grid, followup.grid, registration.transform, distance)
-            return Piece(carried, touched, thin=True)
-        return Piece(carried, carried, outside_share=1.0)
-    found = _lesion(model, case, lesion, distance, registration, windows, options, _reporter(progress, number))
-    window = region_around(carried, followup.grid, options.margin_mm, REGION_PIXELS) if options.mode == "clinical" else None
-    carried_all.lesions.append((number, window, found))
-    mask = found.mask
-    if mask.any():
-        cleaned = _clean(mask, carried, lesion, case, registration)
-        mask = cleaned.mask
-        carried_all.removals += cleaned.removals
-    limits = (*found.doubts, *search_limits(found, mask, distance, followup.grid, options))
-    return Piece(mask, carried, found.too_small, outside_share=cut_off, limits=limits)
-
-
-def _with_tissue(
-    piece: Piece, lesion: BoolArray, case: _Case, registration: Registration, judge: RegistrationJudge, carried_all: _Carried
-) -> Piece:
-    """The piece with what its tissue says; one too small for that is added to the segment's small ones."""
-    if not piece.mask.any():
-        return piece
-    both = judge.coarse(piece.mask), judge.coarse(piece.registered)
-    lost = lost_share(judge.fixed, judge.moving, registration.transform, *both)
-    if lost is None:
-        before = carried_all.small
-        carried_all.small = both if before is None else (before[0] | both[0], before[1] | both[1])
-    loose = loose_share(case.prior, lesion), loose_share(case.followup, piece.mask)
-    return replace(piece, lost_share=lost, loose_shares=loose)
-
-
-def _lesion(
-    model: PromptableModel,
-    case: _Case,
-    lesion: BoolArray,
-    distance: NDArray[np.float32],
-    registration: Registration,
-    windows: tuple[Window, Window],
-    options: PropagationOptions,
-    step: Callable[[str, int, int], None],
-) -> LesionContour:
-    if options.mode == "paper":
-        return segment_in_paper_mode(model, case.prior, lesion, case.followup, distance >= 0, windows, options, step)
-    both = Lesion(case.prior, lesion, case.followup, distance, registration.transform, windows)
-    return segment_lesion(model, both, options, step)
-
-
-def _clean(
-    mask: BoolArray, carried: BoolArray, lesion: BoolArray, case: _Case, registration: Registration
-) -> contour.CleanedContour:
-    from scipy import ndimage
-
-    grid = case.followup.grid
-    cavity = contour.cavities(lesion)
-    carried_cavity = None
-    if cavity.sum() * case.prior.grid.voxel_ml >= contour.CAVITY_ML:
-        carried_cavity = carry_distance(cavity, case.prior.grid, grid, registration.transform) >= 0
-    return contour.clean(mask, carried, int(ndimage.label(lesion)[1]), carried_cavity, grid)
-
-
-def _at_volume_edge(carried: BoolArray) -> bool:
-    return any(bool(np.take(carried, [0, -1], axis=axis).any()) for axis in range(3))
-
-
-def _reporter(progress: Progress, lesion: int) -> Callable[[str, int, int], None]:
-    # A number and not the segment's name, which may hold a patient's.
-    return lambda stage, done, total: progress(ProgressEvent(stage, done, total, f"lesion {lesion}"))
-
-
 def _result(
-    case: _Case,
+    case: VisitPair,
     segment: Segment,
-    carried: _Carried,
+    carried: CarriedSegment,
     near: LocalQuality,
     lost_together: float | None,
     reasons: tuple[str, ...],
@@ -456,7 +288,7 @@ def _result(
     found = figures(mask, registered, prior_ml, grid) if mask.any() and registered.any() else None
     outcome, why = decide(mask, registered, found, carried.pieces, reasons, case.followup, lost_together)
     contoured = outcome in (Outcome.FOUND, Outcome.FLAGGED)
-    slices = tuple(_slice(case, lesion, window, each) for lesion, window, part in carried.lesions for each in part.slices)
+    slices = tuple(_slice(case, lesion, window, each) for lesion, window, part in carried.lesions for each in part)
     lost = [share for share in (lost_together, *(piece.lost_share for piece in carried.pieces)) if share is not None]
     priorities = [s.review_priority for s in slices if s.chosen is not None or s.review_priority > 0]
     return SegmentResult(
@@ -477,7 +309,7 @@ def _result(
     )
 
 
-def _slice(case: _Case, lesion: int, window: Region | None, found: LesionSlice) -> SliceResult:
+def _slice(case: VisitPair, lesion: int, window: Region | None, found: LesionSlice) -> SliceResult:
     grid = case.orientation.grid
     centre = np.array([[(grid.shape[2] - 1) / 2, (grid.shape[1] - 1) / 2, float(found.index)]])
     axis = int(np.argmax(np.abs(grid.direction_matrix[:, 2])))

@@ -215,7 +215,7 @@ def test_a_contour_that_no_longer_looks_like_the_lesion_is_flagged_with_its_shar
     assert outcome is (Outcome.FLAGGED if flagged else Outcome.FOUND)
     assert len(reasons) == int(flagged)
     if share is not None:
-        assert all(reason.startswith(f"lesion: {100 * share:.0f} % of the contour no longer looks like") for reason in reasons)
+        assert all(reason.startswith(f"lesion: {100 * share:.0f} % of it no longer looks like") for reason in reasons)
 
 
 def test_a_limit_of_the_search_that_is_reached_flags_the_contour() -> None:
@@ -256,3 +256,10 @@ def test_lesions_too_small_to_be_judged_alone_are_judged_together(share: float |
     outcome, reasons = decide(mask, mask, found, [Piece(mask, mask)], (), ct(), lost_together=share)
     assert outcome is (Outcome.FLAGGED if flagged else Outcome.FOUND)
     assert all(reason.startswith("small lesions together: 40 %") for reason in reasons)
+
+
+@pytest.mark.parametrize(("share", "flagged"), [(0.2, False), (0.4, True)])
+def test_a_lesion_that_falls_between_the_voxels_in_part_is_flagged_with_its_share(share: float, flagged: bool) -> None:
+    outcome, reasons = judged(cube(), pieces=[Piece(cube(), cube(), between_share=share)])
+    assert outcome is (Outcome.FLAGGED if flagged else Outcome.FOUND)
+    assert all(reason == "lesion: 40 % of it falls between the follow-up's voxels" for reason in reasons)

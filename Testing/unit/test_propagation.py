@@ -543,3 +543,12 @@ def test_the_phantoms_lesion_is_brighter_than_its_muscle_and_still_within_the_wi
     around = ndimage.binary_dilation(segment.mask, iterations=2) & ~ndimage.binary_dilation(segment.mask)
     assert float(np.median(prior.array[segment.mask])) == pytest.approx(LESION, abs=5)
     assert float(np.median(prior.array[around])) == pytest.approx(MUSCLE, abs=25)
+
+
+def test_a_lesion_of_one_slice_that_falls_between_the_followups_slices_in_part_is_flagged() -> None:
+    lesion = np.zeros(GRID.shape, dtype=np.bool_)
+    lesion[14, 30:42, 50:62] = True
+    aside = replace(GRID, origin=(-89.0, -79.0, -58.0 + 1.6))
+    result = carry(body([lesion]), lesion, replace(body([lesion], aside), name="followup"))
+    assert result.registered_mask.any(axis=(1, 2)).sum() == 1
+    assert any("% of it falls between the follow-up's voxels" in reason for reason in result.reasons)

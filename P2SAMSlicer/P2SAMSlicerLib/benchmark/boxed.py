@@ -10,8 +10,8 @@ from P2SAMSlicerLib.contour import separate_lesions
 from P2SAMSlicerLib.intensity import WINDOWS, to_rgb
 from P2SAMSlicerLib.models.protocol import PromptableModel, PromptSet
 from P2SAMSlicerLib.orientation import to_working_frame
-from P2SAMSlicerLib.propagation import SEPARATE_LESIONS_MM
 from P2SAMSlicerLib.region import region_around
+from P2SAMSlicerLib.segment_propagation import SEPARATE_LESIONS_MM
 from P2SAMSlicerLib.volume import BoolArray, Volume
 
 
