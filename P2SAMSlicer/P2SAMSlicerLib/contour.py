@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -151,19 +151,23 @@ def _apart_from(holes: BoolArray, cavity: BoolArray | None) -> BoolArray:
     return result
 
 
-def separate_lesions(mask: BoolArray, grid: Grid, apart_mm: float) -> list[BoolArray]:
+def separate_lesions(mask: BoolArray, grid: Grid, apart_mm: float) -> Iterator[BoolArray]:
     """The pieces of a segment that lie farther apart than ``apart_mm``; nearer ones share a window and stay together.
 
-    :returns: masks in a fixed order (by their first voxel), together equal to ``mask``.
+    :returns: masks in a fixed order (by their first voxel), together equal to ``mask``; one at a time, because each is as
+        large as the volume.
     """
     from scipy import ndimage
 
     box = bounding_box(mask, [int(np.ceil(apart_mm / s)) for s in grid.spacing_zyx])
     distance = ndimage.distance_transform_edt(~mask[box], grid.spacing_zyx)
     groups, count = ndimage.label(distance <= apart_mm / 2, np.ones((3, 3, 3)))
-    lesions = []
-    for k in range(1, count + 1):
-        lesion = np.zeros_like(mask)
-        lesion[box] = mask[box] & (groups == k)
-        lesions.append(lesion)
-    return sorted(lesions, key=lambda lesion: int(lesion.argmax()))
+    del distance
+    labels = np.where(mask[box], groups, 0).astype(np.min_scalar_type(count))
+    del groups
+    found, first = np.unique(labels, return_index=True)
+    for k in found[np.argsort(first)]:
+        if k:
+            lesion = np.zeros_like(mask)
+            lesion[box] = labels == k
+            yield lesion

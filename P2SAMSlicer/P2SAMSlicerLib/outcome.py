@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from P2SAMSlicerLib.contour import bounding_box
 from P2SAMSlicerLib.geometry import Grid
 from P2SAMSlicerLib.result import Outcome
 from P2SAMSlicerLib.volume import BoolArray, Volume
@@ -72,6 +73,12 @@ class Piece:
     limits: tuple[str, ...] = ()
     loose_shares: tuple[float, float] | None = None
     lost_share: float | None = None
+
+    def cropped(self) -> Piece:
+        """The same piece without the volume around its masks, which need not be kept for every lesion."""
+        both = self.mask | self.registered
+        box = bounding_box(both) if both.any() else (slice(0, 1),) * 3
+        return replace(self, mask=self.mask[box].copy(), registered=self.registered[box].copy())
 
     def reasons(self) -> list[str]:
         """What a person has to know of this piece; empty if nothing."""

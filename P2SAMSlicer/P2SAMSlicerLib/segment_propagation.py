@@ -99,7 +99,7 @@ def carry_segment(
             piece = _with_tissue(piece, lesion, case, registration, judge, carried_all)
         carried_all.mask |= piece.mask
         carried_all.registered |= piece.registered
-        carried_all.pieces.append(piece)
+        carried_all.pieces.append(piece.cropped())
     return carried_all
 
 

@@ -253,7 +253,7 @@ def test_separate_lesions_partition_the_mask(mask: Mask, apart: float, spacing: 
     grid = Grid(mask.shape, spacing)
     if not mask.any():
         return
-    pieces = separate_lesions(mask, grid, apart)
+    pieces = list(separate_lesions(mask, grid, apart))
     assert all(piece.any() for piece in pieces)
     np.testing.assert_array_equal(np.sum(pieces, axis=0), mask.astype(int))
 
@@ -262,18 +262,18 @@ def test_separate_lesions_partition_the_mask(mask: Mask, apart: float, spacing: 
 def test_lesions_nearer_than_the_distance_stay_together(gap: int, count: int) -> None:
     mask = np.zeros((3, 20, 80), dtype=bool)
     mask[1, 8:12, 5:10] = mask[1, 8:12, 10 + gap : 15 + gap] = True
-    assert len(separate_lesions(mask, Grid((3, 20, 80)), 20.0)) == count
+    assert len(list(separate_lesions(mask, Grid((3, 20, 80)), 20.0))) == count
 
 
 def test_distance_between_slices_counts_in_millimetres() -> None:
     mask = np.zeros((12, 9, 9), dtype=bool)
     mask[1, 4, 4] = mask[9, 4, 4] = True  # eight slices apart
-    assert len(separate_lesions(mask, Grid((12, 9, 9), (1.0, 1.0, 2.0)), 20.0)) == 1
-    assert len(separate_lesions(mask, Grid((12, 9, 9), (1.0, 1.0, 3.5)), 20.0)) == 2
+    assert len(list(separate_lesions(mask, Grid((12, 9, 9), (1.0, 1.0, 2.0)), 20.0))) == 1
+    assert len(list(separate_lesions(mask, Grid((12, 9, 9), (1.0, 1.0, 3.5)), 20.0))) == 2
 
 
 def test_lesions_come_in_a_fixed_order() -> None:
     mask = np.zeros((3, 10, 90), dtype=bool)
     mask[0, 5, 5] = mask[0, 4, 80] = mask[2, 5, 40] = True
-    pieces = separate_lesions(mask, Grid((3, 10, 90)), 20.0)
+    pieces = list(separate_lesions(mask, Grid((3, 10, 90)), 20.0))
     assert [int(np.flatnonzero(piece.any(axis=(0, 1)))[0]) for piece in pieces] == [80, 5, 40]

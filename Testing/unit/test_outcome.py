@@ -263,3 +263,11 @@ def test_a_lesion_that_falls_between_the_voxels_in_part_is_flagged_with_its_shar
     outcome, reasons = judged(cube(), pieces=[Piece(cube(), cube(), between_share=share)])
     assert outcome is (Outcome.FLAGGED if flagged else Outcome.FOUND)
     assert all(reason == "lesion: 40 % of it falls between the follow-up's voxels" for reason in reasons)
+
+
+@pytest.mark.parametrize("mask", [cube(), cube((9, 14, 15), 5), NOTHING])
+def test_a_piece_without_the_volume_around_it_says_the_same(mask: BoolArray) -> None:
+    for registered in (cube(), NOTHING):
+        piece = Piece(mask, registered, outside_share=0.2, lost_share=0.4)
+        assert piece.cropped().reasons() == piece.reasons()
+        assert piece.cropped().mask.size <= cube().sum() * 2 < piece.mask.size
