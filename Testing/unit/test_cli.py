@@ -144,10 +144,12 @@ def test_a_disk_that_becomes_full_leaves_nothing_half_written(
 # --- endings ---------------------------------------------------------------------------------------------------------------
 
 INTERRUPTIBLE = """
-import sys, time, types
+import signal, sys, time, types
 from P2SAMSlicerLib import cli, models, propagation, result_files
 from small_visits import segment_result, visit_result
 
+# A shell that starts the tests in the background makes them ignore Ctrl-C; a user's terminal does not.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 where = sys.argv.pop(1)
 
 def wait(*_arguments):
