@@ -53,7 +53,8 @@ class VisitChange:
     :param strength: how many times what is usual without a change, 0 or more, ``(z, y, x)`` on ``box``. A change that the
         lesion's centre shares does not count while the centre stays soft tissue: another contrast phase or a necrosis moves
         no border. 0 where the prior was not measured.
-    :param carried_prior: the prior's HU at the follow-up's voxels, on ``box``.
+    :param carried_prior: the prior's HU at the follow-up's voxels, on ``box``; the follow-up's own where the prior was not
+        measured.
     :param box: where on the follow-up's grid.
     :param shape: of the follow-up's grid.
     :param offset_hu: HU that the follow-up lies above the prior in soft tissue away from the lesion.
@@ -102,8 +103,11 @@ def compare_visits(
     box = _box(distance_mm)
     distance = distance_mm[box]
     carried = _carry(prior, followup, box, transform)
+    present = followup.array[box].astype(np.float32)
     known = carried > UNKNOWN_HU + 1
-    before, now = _smooth(carried, followup), _smooth(followup.array[box].astype(np.float32), followup)
+    # The follow-up's own values stand where the prior was not measured, so that smoothing carries no padding into its edge.
+    carried = np.where(known, carried, present)
+    before, now = _smooth(carried, followup), _smooth(present, followup)
     # A border that moved is blurred on both visits: each visit's own gradient says what a misregistration does there.
     gradient = np.maximum(_gradient(before, followup), _gradient(now, followup))
     apart = known & (distance < -APART_MM) & (before > TISSUE_HU) & (now > TISSUE_HU)
@@ -113,10 +117,10 @@ def compare_visits(
     usual = np.sqrt(noise**2 + (tolerance_mm * gradient) ** 2 + LEAST_HU**2)
     inside = distance >= 0
     centre = inside & (distance >= np.quantile(distance[inside], 1.0 - CENTRE_SHARE))
-    shared = float(np.median(difference[centre]))
+    centre_hu = float(np.median(difference[centre]))
     low, high = SOFT_TISSUE_HU
-    if not low <= float(np.median(now[centre])) <= high:
-        shared = 0.0  # fat, lung or air took the centre's place: no necrosis and no contrast phase makes that of a tumour
+    # Fat, lung or air in the centre's place: no necrosis and no contrast phase makes that of a tumour.
+    shared = centre_hu if low <= float(np.median(now[centre])) <= high else 0.0
     strength = np.where(known, np.minimum(np.abs(difference), np.abs(difference - np.float32(shared))) / usual, 0.0)
     return VisitChange(
         strength=strength.astype(np.float32),
@@ -124,8 +128,8 @@ def compare_visits(
         box=box,
         shape=followup.grid.shape,
         offset_hu=offset,
-        centre_hu=float(np.median(difference[centre])),
-        centre_strength=float(abs(np.median(difference[centre])) / np.median(usual[centre])),
+        centre_hu=centre_hu,
+        centre_strength=float(abs(centre_hu) / np.median(usual[centre])),
     )
 
 

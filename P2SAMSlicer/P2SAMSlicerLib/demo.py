@@ -13,7 +13,6 @@ import numpy as np
 from P2SAMSlicerLib import demo_data
 from P2SAMSlicerLib.atomic_file import atomic_folder, check_writable
 from P2SAMSlicerLib.cli.job import JobResult, PropagationJob, run_job
-from P2SAMSlicerLib.cli.threads import use_threads
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.metrics import SegmentMetrics, evaluate
 from P2SAMSlicerLib.models import check_model
@@ -25,6 +24,7 @@ from P2SAMSlicerLib.result import SegmentResult, VisitResult
 from P2SAMSlicerLib.result_files import FailedVisit, result_names, write_json
 from P2SAMSlicerLib.segmentation_file import read_segmentation, write_segmentation
 from P2SAMSlicerLib.simulation import Change, SimulatedVisit, SimulationOptions, simulate_followup
+from P2SAMSlicerLib.threads import use_threads
 from P2SAMSlicerLib.volume import BoolArray, Segment, Segmentation, Volume
 from P2SAMSlicerLib.volume_file import read_volume, write_volume
 

@@ -17,8 +17,12 @@ def method_notes(card: ModelCard, options: PropagationOptions) -> tuple[str, ...
     notes = []
     if "points" not in card.trained_prompts:
         notes.append(f"{card.id} was not trained with points, so P2SAM's points are always combined with a box")
+    expected = "expected contour"
+    if options.modality != "ct":
+        notes.append("a CBCT's values are not compared with the prior's: the registered contour stands for the expected one")
+        expected = "registered contour"
     notes.append(
-        "the written border lies between the chosen candidate and the expected contour (weight of the latter "
+        f"the written border lies between the chosen candidate and the {expected} (weight of the latter "
         f"{EXPECTED_WEIGHT:g}), at most {BLEND_LIMIT_MM:g} mm from the candidate"
     )
     notes.append("distance, score, predicted IoU and the signals of a slice describe the chosen candidate")

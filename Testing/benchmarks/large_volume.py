@@ -30,12 +30,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--size", type=int, nargs=3, default=(200, 512, 512), metavar=("SLICES", "ROWS", "COLUMNS"))
     parser.add_argument("--threads", type=int, default=2, help="processor threads")
     arguments = parser.parse_args(argv)
-    from P2SAMSlicerLib.cli.threads import use_threads
     from P2SAMSlicerLib.demo_data import lung_ct
     from P2SAMSlicerLib.errors import P2SAMError
     from P2SAMSlicerLib.metrics import evaluate
     from P2SAMSlicerLib.models import load_model
     from P2SAMSlicerLib.propagation import propagate
+    from P2SAMSlicerLib.threads import use_threads
 
     use_threads(arguments.threads)
     try:

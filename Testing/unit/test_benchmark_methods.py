@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,11 +15,12 @@ from P2SAMSlicerLib.benchmark.boxed import box_contour
 from P2SAMSlicerLib.benchmark.case_contours import CaseContours, own_contours
 from P2SAMSlicerLib.benchmark.cases import CaseData
 from P2SAMSlicerLib.benchmark.methods import METHODS, NEED_ELASTIX
+from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.options import PropagationOptions
 from P2SAMSlicerLib.propagation import propagate
 from P2SAMSlicerLib.resample import resample_mask
 from P2SAMSlicerLib.segmentation_file import write_segmentation
-from P2SAMSlicerLib.volume import BoolArray, Segment, Segmentation
+from P2SAMSlicerLib.volume import BoolArray, Segment, Segmentation, Volume
 from P2SAMSlicerLib.volume_file import write_volume
 from small_body import GRID, LESION_AT, body, dice, ellipsoid, prior_visit, stored, stored_array
 from stub_model import BrightnessModel
@@ -125,9 +128,45 @@ def test_elastix_brings_a_shifted_contour_back_with_its_default_maps(monkeypatch
     usual.SetParameter("MaximumNumberOfIterations", "40")
     usual.SetParameter("NumberOfSpatialSamples", "1000")
     monkeypatch.setattr(elastix, "settings", lambda: usual)
-    prior, segment = prior_visit()
-    moved = replace(prior, grid=replace(prior.grid, origin=(-89.0 + 6.0, -79.0 - 5.0, -58.0)), name="followup")
+    monkeypatch.setattr(elastix, "_in_own_process", lambda work, *given: work(*given))
+    prior, segment, moved = shifted_visit()
     found = elastix.register_with_elastix(prior, segment.mask, moved, 1)
     copied = resample_mask(segment.mask, prior.grid, moved.grid)
     assert dice(found.rigid, segment.mask) > max(0.9, dice(copied, segment.mask) + 0.1)
     assert dice(found.bspline, segment.mask) > 0.85
+
+
+def shifted_visit() -> tuple[Volume, Segment, Volume]:
+    """The prior, its segment, and the same body as a follow-up that lies elsewhere."""
+    prior, segment = prior_visit()
+    return prior, segment, replace(prior, grid=replace(prior.grid, origin=(-89.0 + 6.0, -79.0 - 5.0, -58.0)), name="followup")
+
+
+def _answer(*given: Any) -> elastix.ElastixContours:
+    _, mask, _, threads = given
+    return elastix.ElastixContours(mask, ~mask, float(threads))
+
+
+def _die(*_: Any) -> None:
+    os.abort()
+
+
+def _give_up(*_: Any) -> None:
+    return None
+
+
+def test_the_contours_of_elastix_come_back_from_its_own_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(elastix, "_register", _answer)
+    prior, segment, moved = shifted_visit()
+    found = elastix.register_with_elastix(prior, segment.mask, moved, 3)
+    assert np.array_equal(found.rigid, segment.mask)
+    assert np.array_equal(found.bspline, ~segment.mask)
+    assert found.seconds == 3.0
+
+
+@pytest.mark.parametrize(("work", "words"), [(_die, "the process of elastix ended"), (_give_up, "elastix could not register")])
+def test_a_crash_of_elastix_costs_its_own_rows_only(monkeypatch: pytest.MonkeyPatch, work: Any, words: str) -> None:
+    monkeypatch.setattr(elastix, "_register", work)
+    prior, segment, moved = shifted_visit()
+    with pytest.raises(InputError, match=f"followup: {words}"):
+        elastix.register_with_elastix(prior, segment.mask, moved, 1)

@@ -159,3 +159,16 @@ def test_where_the_prior_was_not_measured_nothing_changed() -> None:
     lesion = ball(14)
     change = compared(scanned(tissue(lesion), 1), scanned(tissue(lesion), 2), lesion, shift_mm=30.0)
     assert on_grid(change)[:, :, 45:].max() == 0.0  # the prior ends there
+
+
+def test_where_the_prior_was_not_measured_its_edge_shows_no_change() -> None:
+    """The padding beyond a prior's end must not be smoothed into its last slices."""
+    lesion = ball(14)
+    prior = scanned(tissue(lesion), 1)
+    shorter = Volume(prior.array[:10], replace(GRID, shape=(10, *SHAPE[1:])))  # ends within the lesion
+    change = compared(shorter, scanned(tissue(lesion), 2), lesion)
+    whole = compared(prior, scanned(tissue(lesion), 2), lesion)
+    strength = on_grid(change)
+    assert (strength[10:] == 0.0).all()
+    assert strength[9][lesion[9]].mean() < on_grid(whole)[9][lesion[9]].mean() + 0.2
+    assert change.carried_prior.min() > -500.0

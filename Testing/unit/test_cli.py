@@ -19,9 +19,8 @@ import bad_inputs
 import P2SAMSlicerLib
 import pytest
 from fake_engine import Engine, errors_in, names_in
-from P2SAMSlicerLib import cli, models, result_files
+from P2SAMSlicerLib import cli, models, result_files, threads
 from P2SAMSlicerLib.atomic_file import TEMPORARY_PREFIX
-from P2SAMSlicerLib.cli import threads
 from P2SAMSlicerLib.errors import Cancelled, ModelError
 from P2SAMSlicerLib.volume import Segmentation
 from small_visits import write_visits
@@ -334,7 +333,7 @@ def test_more_threads_than_the_libraries_were_loaded_with_do_not_end_the_process
         os.environ["OMP_NUM_THREADS"] = "1"
         import numpy as np
         from sklearn.linear_model import LogisticRegression
-        from P2SAMSlicerLib.cli.threads import use_threads
+        from P2SAMSlicerLib.threads import use_threads
         rng = np.random.default_rng(0)
         LogisticRegression().fit(rng.normal(size=(20, 3)), rng.integers(0, 2, 20))
         use_threads(4)
@@ -353,7 +352,7 @@ def test_there_is_at_least_one_core_and_not_more_than_the_system_has() -> None:
 def test_threads_are_set_before_torch_is_imported() -> None:
     code = """
         import sys
-        from P2SAMSlicerLib.cli.threads import use_threads
+        from P2SAMSlicerLib.threads import use_threads
         use_threads(1)
         assert "torch" not in sys.modules
         import torch

@@ -24,6 +24,12 @@ def test_what_the_border_and_the_figures_describe_is_said() -> None:
     assert "describe the chosen candidate" in told
 
 
+def test_a_cbct_is_said_to_be_carried_without_an_expected_contour() -> None:
+    told = " ".join(method_notes(BrightnessModel().card, PropagationOptions(modality="cbct")))
+    assert "the registered contour stands for the expected one" in told
+    assert "between the chosen candidate and the registered contour" in told
+
+
 def test_paper_mode_has_its_own_note() -> None:
     (note,) = method_notes(BrightnessModel().card, PropagationOptions(mode="paper"))
     assert "growth beyond its ends" in note

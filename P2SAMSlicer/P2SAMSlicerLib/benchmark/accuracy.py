@@ -18,7 +18,6 @@ from P2SAMSlicerLib.benchmark.choice_quality import ChoiceQuality, choice_qualit
 from P2SAMSlicerLib.benchmark.findings import AccuracyFindings, Row
 from P2SAMSlicerLib.benchmark.memory import peak_memory_gib
 from P2SAMSlicerLib.benchmark.ranking_quality import RankedSlice, ranked_slices
-from P2SAMSlicerLib.cli.threads import use_threads
 from P2SAMSlicerLib.errors import Cancelled, InputError, P2SAMError, unexpected
 from P2SAMSlicerLib.metrics import evaluate
 from P2SAMSlicerLib.models import check_model
@@ -27,6 +26,7 @@ from P2SAMSlicerLib.options import PropagationOptions
 from P2SAMSlicerLib.orientation import acquisition_slice_axis
 from P2SAMSlicerLib.progress import Progress, ProgressEvent, silent
 from P2SAMSlicerLib.result_files import FailedVisit
+from P2SAMSlicerLib.threads import use_threads
 
 if TYPE_CHECKING:
     from P2SAMSlicerLib.models.protocol import PromptableModel

@@ -82,10 +82,8 @@ def elastix_contours(data: CaseData, methods: Collection[str], threads: int) -> 
 
     :raises InputError: it gave up.
     """
-    started = time.perf_counter()
     carried = register_with_elastix(data.prior, data.segment.mask, data.followup, threads)
-    seconds = time.perf_counter() - started
-    both = {m.RIGID: MethodContour(carried.rigid, None), m.ELASTIX: MethodContour(carried.bspline, seconds)}
+    both = {m.RIGID: MethodContour(carried.rigid, None), m.ELASTIX: MethodContour(carried.bspline, carried.seconds)}
     return CaseContours({method: contour for method, contour in both.items() if method in methods})
 
 

@@ -1,11 +1,14 @@
 """The peer: rigid and B-spline registration by elastix, with its own default settings.
 
-``itk-elastix`` is not a dependency of the library; without it these methods are left out, and the report says so.
+``itk-elastix`` is not a dependency of the library; without it these methods are left out, and the report says so. It works in
+a process of its own, because it has been seen to end the one that it works in, with all that had been measured there.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,10 +34,12 @@ class ElastixContours:
 
     :param rigid: moved by the rigid stage alone.
     :param bspline: moved by both stages.
+    :param seconds: of both stages, without the start of the process that they ran in.
     """
 
     rigid: BoolArray
     bspline: BoolArray
+    seconds: float
 
 
 def is_installed() -> bool:
@@ -46,14 +51,42 @@ def is_installed() -> bool:
 
 
 def register_with_elastix(prior: Volume, mask: BoolArray, followup: Volume, threads: int) -> ElastixContours:
-    """Register the prior to the follow-up (rigid, then B-spline) and carry the contour along.
+    """Register the prior to the follow-up (rigid, then B-spline) in a process of its own and carry the contour along.
 
     :param mask: on the prior's grid.
     :param threads: of ITK.
-    :raises InputError: elastix gave up, as where the images do not overlap.
+    :raises InputError: elastix gave up, as where the images do not overlap, or its process ended.
     """
+    from concurrent.futures.process import BrokenProcessPool
+
+    try:
+        found = _in_own_process(_register, prior, mask, followup, threads)
+    except BrokenProcessPool as error:
+        raise InputError(f"{followup.name}: the process of elastix ended before it had registered the prior to it") from error
+    if found is None:
+        raise InputError(f"{followup.name}: elastix could not register the prior to it")
+    return found
+
+
+def _in_own_process(
+    work: Callable[..., ElastixContours | None], prior: Volume, mask: BoolArray, followup: Volume, threads: int
+) -> ElastixContours | None:
+    """What the work returns in a fresh interpreter: a forked one would share this one's threads and locks.
+
+    :raises BrokenProcessPool: the process ended without an answer.
+    """
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(work, prior, mask, followup, threads).result()
+
+
+def _register(prior: Volume, mask: BoolArray, followup: Volume, threads: int) -> ElastixContours | None:
+    """The work of the process; None if elastix gave up."""
     import itk
 
+    started = time.perf_counter()
     itk.MultiThreaderBase.SetGlobalDefaultNumberOfThreads(threads)
     fixed, moving = _image(_clipped(followup), followup.grid), _image(_clipped(prior), prior.grid)
     contour = _image(mask.astype(np.float32), prior.grid)
@@ -61,10 +94,10 @@ def register_with_elastix(prior: Volume, mask: BoolArray, followup: Volume, thre
         _, found = itk.elastix_registration_method(
             fixed, moving, parameter_object=settings(), number_of_threads=threads, log_to_console=False
         )
-        return ElastixContours(_carried(contour, found, 1), _carried(contour, found, 2))
-    except RuntimeError as error:
-        # ITK's own text names source files of its build and nothing of use.
-        raise InputError(f"{followup.name}: elastix could not register the prior to it") from error
+        rigid, bspline = _carried(contour, found, 1), _carried(contour, found, 2)
+    except RuntimeError:
+        return None  # ITK's own text names source files of its build and nothing of use
+    return ElastixContours(rigid, bspline, time.perf_counter() - started)
 
 
 def settings() -> Any:

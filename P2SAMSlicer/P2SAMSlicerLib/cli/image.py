@@ -21,7 +21,6 @@ from P2SAMSlicerLib.cli.arguments import (
 from P2SAMSlicerLib.cli.output import check_output_file
 from P2SAMSlicerLib.cli.picture import Picture, read_mask, read_picture
 from P2SAMSlicerLib.cli.table import figure, format_table
-from P2SAMSlicerLib.cli.threads import use_threads
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.models import check_model
 from P2SAMSlicerLib.models.protocol import ModelCard
@@ -29,6 +28,7 @@ from P2SAMSlicerLib.result import Candidate, ImageResult
 from P2SAMSlicerLib.result_files import write_json
 from P2SAMSlicerLib.retrieval import RETRIEVALS
 from P2SAMSlicerLib.segmentation import PRESETS, PaperOptions
+from P2SAMSlicerLib.threads import use_threads
 from P2SAMSlicerLib.volume import BoolArray
 
 DESCRIPTION = """\

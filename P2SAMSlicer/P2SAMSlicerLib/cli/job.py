@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from P2SAMSlicerLib.atomic_file import check_writable
-from P2SAMSlicerLib.cli.threads import use_threads
 from P2SAMSlicerLib.errors import Cancelled, InputError, P2SAMError, unexpected
 from P2SAMSlicerLib.intensity import Modality, check_hounsfield
 from P2SAMSlicerLib.models import check_model
@@ -21,6 +20,7 @@ from P2SAMSlicerLib.resample import segments_on_grid
 from P2SAMSlicerLib.result import VisitResult
 from P2SAMSlicerLib.result_files import FailedVisit, is_comparison, result_names, write_results
 from P2SAMSlicerLib.segmentation_file import read_segmentation
+from P2SAMSlicerLib.threads import use_threads
 from P2SAMSlicerLib.volume import Segment, Volume
 from P2SAMSlicerLib.volume_file import read_volume
 from P2SAMSlicerLib.volume_header import short_name
