@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import errno
 import hashlib
 import io
@@ -94,8 +95,70 @@ def test_pickled_code_is_never_run(tmp_path: Path, kind: str) -> None:
 
 def test_other_objects_than_tensors_are_named(tmp_path: Path) -> None:
     path = tmp_path / "training.pth"
+    path.write_bytes(saved({"model": state(), "started": datetime.date(2025, 1, 1)}))
+    assert "datetime.date" in refusal(path)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_training_scripts_options_are_read_over(tmp_path: Path, zipped: bool) -> None:
+    path = tmp_path / "training.pth"
+    options = argparse.Namespace(lora=True, lora_rank=1, lr=1e-4, opt_betas=None, enable=[True, False], more={"name": "x"})
+    path.write_bytes(saved({"model": state(), "args": options}, _use_new_zipfile_serialization=zipped))
+    read = read_state_dict(path)
+    assert read.keys() == state().keys()
+    assert torch.equal(read["weight"], state()["weight"])
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_options_that_hold_code_are_refused_and_the_code_is_not_run(tmp_path: Path, zipped: bool) -> None:
+    trace, path = tmp_path / "trace", tmp_path / "training.pth"
+    hostile = argparse.Namespace(rank=1, nested=argparse.Namespace(paths=[Malicious(trace)]))
+    path.write_bytes(saved({"model": state(), "args": hostile}, _use_new_zipfile_serialization=zipped))
+    assert "holds a pickled" in refusal(path)
+    assert not trace.exists()
+    torch.load(path, weights_only=False)
+    assert trace.exists()
+
+
+def test_options_are_allowed_while_a_file_is_read_and_not_afterwards(tmp_path: Path) -> None:
+    path = tmp_path / "training.pth"
+    path.write_bytes(saved({"model": state(), "args": argparse.Namespace()}))
+    read_state_dict(path)
+    assert argparse.Namespace not in torch.serialization.get_safe_globals()
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        read_state_dict(path)
+        # Whoever allowed it for the whole program is not overruled.
+        assert argparse.Namespace in torch.serialization.get_safe_globals()
+
+
+def test_options_alone_are_no_weights(tmp_path: Path) -> None:
+    path = tmp_path / "options.pth"
+    options = argparse.Namespace(weight=1)
+    for content, fault in ((options, "no named weights"), ({"args": options}, "other things")):
+        path.write_bytes(saved(content))
+        assert fault in refusal(path)
+
+
+def test_before_torch_2_5_options_are_refused_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.serialization, "safe_globals")
+    path = tmp_path / "training.pth"
     path.write_bytes(saved({"model": state(), "args": argparse.Namespace(rank=1)}))
-    assert "argparse.Namespace" in refusal(path)
+    assert "needs PyTorch 2.5 or newer" in refusal(path)
+    path.write_bytes(saved({"model": state(), "epoch": 1}))
+    assert read_state_dict(path).keys() == state().keys()
+
+
+@pytest.mark.parametrize("kind", ["meta", "sparse", "nested"])
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_tensors_that_hold_no_plain_numbers_are_refused(tmp_path: Path, kind: str) -> None:
+    odd = {
+        "meta": lambda: torch.zeros(2, 3, device="meta"),
+        "sparse": lambda: torch.eye(3).to_sparse(),
+        "nested": lambda: torch.nested.nested_tensor([torch.zeros(3), torch.zeros(2)]),
+    }[kind]()
+    path = tmp_path / "odd.pth"
+    path.write_bytes(saved({"bias": torch.zeros(2), "weight": odd}))
+    assert "'weight' is no plain dense tensor" in refusal(path)
 
 
 @pytest.mark.parametrize(
@@ -200,6 +263,7 @@ def layer() -> torch.nn.Linear:
         ({"weight": torch.zeros(3, 2)}, r"'weight' has shape \(3, 2\), vit_b needs \(2, 3\)"),
         ({"bias": torch.tensor([0.0, float("nan")])}, "'bias' holds NaN"),
         ({"bias": torch.tensor([0.0, float("inf")])}, "'bias' holds NaN or infinite"),
+        ({"bias": torch.tensor([0.0, 1e300], dtype=torch.float64)}, "'bias' holds NaN or infinite"),
         ({"bias": torch.zeros(2, dtype=torch.int64)}, r"'bias' holds torch\.int64"),
     ],
 )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import pickle
 import re
 import warnings
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,14 +76,17 @@ def check_file(path: Path, expected: str | None) -> str:
 def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of a PyTorch checkpoint. Pickled code is never run.
 
-    Weights wrapped in a dictionary under ``model`` or ``state_dict``, as training scripts save them, are unwrapped.
+    Weights wrapped in a dictionary under ``model`` or ``state_dict``, as training scripts save them, are unwrapped. The
+    ``argparse.Namespace`` of a script's options, which such scripts save beside the weights, is read and thrown away; what it
+    holds must be as harmless as everything else in the file.
 
-    :raises ModelError: not a checkpoint, truncated, or with objects other than tensors.
+    :raises ModelError: not a checkpoint, truncated, or with objects other than tensors and options; or with options, and torch
+        is older than 2.5.
     """
     import torch
 
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _options_allowed():
             # torch warns of what it then refuses.
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -91,6 +96,21 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     return _tensors(path, content)
 
 
+def _options_allowed() -> AbstractContextManager[None]:
+    """Context in which torch's tensors-only unpickler also makes an ``argparse.Namespace``; without effect before torch 2.5.
+
+    A Namespace runs no code as it is filled, and the unpickler goes on to refuse whatever else its attributes are.
+    """
+    from torch import serialization
+
+    allow = getattr(serialization, "safe_globals", None)
+    # Leaving the context forgets the type: where the program has allowed it for itself, it must stay allowed.
+    if allow is None or argparse.Namespace in serialization.get_safe_globals():
+        return nullcontext()
+    context: AbstractContextManager[None] = allow([argparse.Namespace])
+    return context
+
+
 def _why_unreadable(error: Exception) -> str:
     """What is wrong with a file, by the exception that torch.load raised on it."""
     text = str(error)
@@ -98,6 +118,8 @@ def _why_unreadable(error: Exception) -> str:
         return "there is not enough memory to load it"
     if isinstance(error, pickle.UnpicklingError):
         pickled = re.search(r"GLOBAL ([\w.]{1,80})", text)
+        if pickled is not None and pickled[1] == "argparse.Namespace":
+            return "holds a training script's options (argparse.Namespace); reading them safely needs PyTorch 2.5 or newer"
         if pickled is not None:
             return f"holds a pickled {pickled[1]} beside tensors; such a file could run code and is not loaded"
     return "is not a PyTorch checkpoint of plain tensors, or is damaged"
@@ -113,6 +135,10 @@ def _tensors(path: Path, content: Any) -> dict[str, torch.Tensor]:
         raise ModelError(f"{path.name}: holds no named weights")
     if not all(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in content.items()):
         raise ModelError(f"{path.name}: holds other things than named weights")
+    for key, value in content.items():
+        if value.is_nested or value.layout is not torch.strided or value.device.type != "cpu":
+            # Sparse, nested and meta tensors may stand in a file, and fail in the middle of what is done with weights.
+            raise ModelError(f"{path.name}: '{key}' is no plain dense tensor")
     return dict(content)
 
 
@@ -172,6 +198,7 @@ def load_weights(network: torch.nn.Module, state: Mapping[str, torch.Tensor], pa
             )
         if value.is_floating_point() != own[key].is_floating_point():
             raise ModelError(f"{path.name}: '{key}' holds {value.dtype}, {architecture} needs {own[key].dtype}")
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        # As float32, which the network holds: what is too large for that becomes infinite, and some types know no isfinite.
+        if value.is_floating_point() and not bool(torch.isfinite(value.float()).all()):
             raise ModelError(f"{path.name}: '{key}' holds NaN or infinite weights")
     network.load_state_dict(dict(state), strict=True)

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from P2SAMSlicerLib.errors import ModelError
-from P2SAMSlicerLib.models import lite_medsam, sam, store
+from P2SAMSlicerLib.models import authors_checkpoint, lite_medsam, sam, store
 from P2SAMSlicerLib.models.allocator import keep_freed_memory
 from P2SAMSlicerLib.models.catalogue import CatalogueEntry, catalogue_entry
 from P2SAMSlicerLib.models.checkpoint import check_architecture, check_file, load_weights, read_state_dict
@@ -78,10 +78,14 @@ def load_model(
     else:
         sha256 = check_file(path, None if allow_unverified else entry.sha256)
         state = read_state_dict(path)
+        adaptation = authors_checkpoint.adaptation_of(state)
+        if adaptation is not None:
+            state = authors_checkpoint.to_segment_anything(state, path)
+            authors_checkpoint.check_model(entry.id, state, path)
         check_architecture(state, path, entry.architecture)
         network = backend.build_network(entry.architecture)
         load_weights(network, state, path, entry.architecture)
-        card = _card_of_file(entry, network, path, sha256)
+        card = _card_of_file(entry, network, path, sha256, adaptation)
     network.requires_grad_(False)
     # Moved before eval mode: LiteMedSAM's encoder derives tensors at that moment, which a later move would leave behind.
     network.to(place)
@@ -104,10 +108,21 @@ def _build_seeded(backend: ModuleType, architecture: str, seed: int | None) -> t
     return network
 
 
-def _card_of_file(entry: CatalogueEntry, network: Any, path: Path, sha256: str) -> ModelCard:
+def _card_of_file(
+    entry: CatalogueEntry, network: Any, path: Path, sha256: str, adaptation: authors_checkpoint.Adaptation | None
+) -> ModelCard:
     """What the loaded file is: the catalogue's only if its hash says so."""
     if sha256 == entry.sha256:
         return _card(entry, network, sha256=sha256)
+    if adaptation is not None:
+        return _card(
+            entry,
+            network,
+            title=authors_checkpoint.title(entry.title, adaptation),
+            sha256=sha256,
+            source=authors_checkpoint.source(adaptation, path),
+            licence=UNKNOWN_LICENCE,
+        )
     if entry.sha256 is None:
         return _card(
             entry, network, sha256=sha256, source=f"{entry.source} (as the file's name says; no hash is known to check it)"
