@@ -31,6 +31,9 @@ WIDEN_ROUNDS = 1
 #: Negative points keep this far from the carried contour, so that a lesion that grew is not forbidden.
 NEGATIVE_CLEARANCE_MM = 8.0
 
+#: A contour as a mask prompt: its distance in units of this length (mm) are the logits, as far as they are told apart.
+MASK_PROMPT_MM, MASK_PROMPT_LIMIT = 1.5, 6.0
+
 REGISTERED = "registered contour"
 EXPECTED = "expected contour"
 #: Candidates that no model made.
@@ -84,6 +87,15 @@ def bounding_box(mask: BoolArray, scale: float = 1.0) -> NDArray[np.float32]:
     centre, half = (low + high) / 2, (high - low) / 2 + 0.5
     box = np.concatenate([centre - half * scale, centre + half * scale]).astype(np.float32)
     return np.asarray(np.clip(box, 0, mask.shape[0] - 1), dtype=np.float32)
+
+
+def mask_prompt(distance_mm: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A contour as low-resolution logits, which a model may be prompted with; the region of interest has their resolution.
+
+    :param distance_mm: signed distance to the contour in the slice ``(H, W)``, positive inside.
+    """
+    logits: NDArray[np.float32] = np.clip(distance_mm / MASK_PROMPT_MM, -MASK_PROMPT_LIMIT, MASK_PROMPT_LIMIT)
+    return logits.astype(np.float32)
 
 
 def propose(

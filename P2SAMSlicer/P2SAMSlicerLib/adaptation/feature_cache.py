@@ -1,0 +1,77 @@
+"""The encoder's features of all training slices, computed once and kept on the disk in half precision.
+
+Training the decoder asks for every slice many times, and on a CPU the encoder would take most of the time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from P2SAMSlicerLib.adaptation.examples import Example
+from P2SAMSlicerLib.atomic_file import atomic_folder
+from P2SAMSlicerLib.progress import Progress, ProgressEvent
+
+if TYPE_CHECKING:
+    import torch
+
+FEATURES, KEY = "features.npy", "key.json"
+ENCODE_BATCH = 4
+
+
+def cached_features(
+    folder: Path, network: Any, preprocessing: Any, examples: Sequence[Example], weights: str, progress: Progress
+) -> NDArray[np.float16]:
+    """Features ``(n, C, h, w)`` of all examples, read from the folder where they are there already.
+
+    :param folder: made whole or not at all; replaced if it belongs to other examples or weights.
+    :param weights: SHA-256 of the encoder's weights.
+    :raises OutputError: no space.
+    """
+    key = _key(examples, weights)
+    if not _holds(folder, key):
+        shutil.rmtree(folder, ignore_errors=True)
+        with atomic_folder(folder) as temporary:
+            _encode(temporary / FEATURES, network, preprocessing, examples, progress)
+            (temporary / KEY).write_text(json.dumps(key), encoding="utf-8")
+    features: NDArray[np.float16] = np.load(folder / FEATURES, mmap_mode="r")
+    return features
+
+
+def _holds(folder: Path, key: str) -> bool:
+    with suppress(OSError, ValueError):
+        return bool(json.loads((folder / KEY).read_text(encoding="utf-8")) == key)
+    return False
+
+
+def _key(examples: Sequence[Example], weights: str) -> str:
+    digest = hashlib.sha256(weights.encode())
+    for example in examples:
+        digest.update(example.image.tobytes())
+    return digest.hexdigest()
+
+
+def _encode(path: Path, network: Any, preprocessing: Any, examples: Sequence[Example], progress: Progress) -> None:
+    import torch
+
+    device = next(network.parameters()).device
+    array = None
+    for start in range(0, len(examples), ENCODE_BATCH):
+        images = [each.image for each in examples[start : start + ENCODE_BATCH]]
+        with torch.inference_mode():
+            features: torch.Tensor = network.image_encoder(preprocessing.tensor(images, device))
+        values = features.float().cpu().numpy()
+        if array is None:
+            array = np.lib.format.open_memmap(path, "w+", np.float16, (len(examples), *values.shape[1:]))
+        array[start : start + len(images)] = values
+        progress(ProgressEvent("encode", min(start + ENCODE_BATCH, len(examples)), len(examples)))
+    if array is not None:
+        array.flush()
