@@ -91,7 +91,7 @@ def _register(prior: Volume, mask: BoolArray, followup: Volume, threads: int) ->
     fixed, moving = _image(_clipped(followup), followup.grid), _image(_clipped(prior), prior.grid)
     contour = _image(mask.astype(np.float32), prior.grid)
     try:
-        # Its own option number_of_threads ends the process in the B-spline stage (itk-elastix 0.25.4); the default above does not.
+        # Its own option number_of_threads ends the process in the B-spline stage (itk-elastix 0.25.4); the default does not.
         _, found = itk.elastix_registration_method(fixed, moving, parameter_object=settings(), log_to_console=False)
         rigid, bspline = _carried(contour, found, 1), _carried(contour, found, 2)
     except RuntimeError:
