@@ -66,9 +66,9 @@ def read_card(path: Path) -> AdapterCard:
     try:
         with safe_open(path, framework="numpy") as file:
             text = (file.metadata() or {}).get(CARD_KEY)
-        return _card(path, text)
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(f"{path.name}: is not a safetensors file, or is damaged") from error
+    return _card(path, text)
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
