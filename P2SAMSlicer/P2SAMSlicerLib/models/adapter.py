@@ -86,7 +86,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise ModelError(f"{path.name}: is not a safetensors file, or is damaged") from error
     for name, tensor in tensors.items():
         if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
-            raise ModelError(f"{path.name}: '{name}' holds NaN, infinite or other values than weights")
+            raise ModelError(f"{path.name}: '{_one_line(name)}' holds NaN, infinite or other values than weights")
     return dict(tensors)
 
 
@@ -114,13 +114,17 @@ def apply_adapter(network: Any, tensors: Mapping[str, torch.Tensor], path: Path)
     whole = {name: tensor for name, tensor in tensors.items() if not name.startswith(PREFIX)}
     for name, tensor in whole.items():
         if name not in own:
-            raise ModelError(f"{path.name}: '{name}' is no weight of the base model")
+            raise ModelError(f"{path.name}: '{_one_line(name)}' is no weight of the base model")
         if tensor.shape != own[name].shape:
             raise ModelError(f"{path.name}: '{name}' has shape {tuple(tensor.shape)}, the base {tuple(own[name].shape)}")
     with torch.no_grad():
         for name, tensor in whole.items():
             own[name].copy_(tensor.to(own[name]))
     merge_lora(network, {name: tensor for name, tensor in tensors.items() if name.startswith(PREFIX)}, path.name)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _card(path: Path, text: str | None) -> AdapterCard:
@@ -130,9 +134,11 @@ def _card(path: Path, text: str | None) -> AdapterCard:
         content = json.loads(text)
         card = AdapterCard(**{**content, "trained_prompts": tuple(content["trained_prompts"])})
         words = [getattr(card, each.name) for each in fields(card) if each.name not in ("trained_prompts", "training")]
-        known = set(card.trained_prompts) <= set(get_args(Prompt))
-        if not known or not all(isinstance(word, str) for word in words):
+        known = card.trained_prompts and set(card.trained_prompts) <= set(get_args(Prompt))
+        # Messages and reports show these words, a line each.
+        lines = all(isinstance(word, str) and len(word.splitlines()) <= 1 for word in words)
+        if not known or not lines or not isinstance(card.training, dict):
             raise TypeError
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ModelError(f"{path.name}: the adapter's card is damaged") from error
     return card
