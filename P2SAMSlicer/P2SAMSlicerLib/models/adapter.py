@@ -85,7 +85,8 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(f"{path.name}: is not a safetensors file, or is damaged") from error
     for name, tensor in tensors.items():
-        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
+        # As float32, because some types know no isfinite.
+        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor.float()).all()):
             raise ModelError(f"{path.name}: '{_one_line(name)}' holds NaN, infinite or other values than weights")
     return dict(tensors)
 
