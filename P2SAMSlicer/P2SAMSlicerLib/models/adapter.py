@@ -97,11 +97,14 @@ def write_adapter(path: Path, card: AdapterCard, tensors: Mapping[str, torch.Ten
     :raises OutputError: it cannot be written.
     """
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    half = {name: tensor.detach().to("cpu", torch.float16).contiguous() for name, tensor in tensors.items()}
+    # Copied, because the format takes no two names for one memory.
+    half = {name: tensor.detach().to("cpu", torch.float16, copy=True).contiguous() for name, tensor in tensors.items()}
+    content = save(half, metadata={CARD_KEY: json.dumps(asdict(card), sort_keys=True)})
     with atomic_write(path) as temporary:
-        save_file(half, temporary, metadata={CARD_KEY: json.dumps(asdict(card), sort_keys=True)})
+        # Written here: the package's own writer reports a full disk as an error of the format.
+        temporary.write_bytes(content)
 
 
 def apply_adapter(network: Any, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
