@@ -94,6 +94,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 def write_adapter(path: Path, card: AdapterCard, tensors: Mapping[str, torch.Tensor]) -> None:
     """Write an adapter in half precision, whole or not at all.
 
+    :raises ModelError: a weight is not finite, or too large for half precision.
     :raises OutputError: it cannot be written.
     """
     import torch
@@ -101,6 +102,9 @@ def write_adapter(path: Path, card: AdapterCard, tensors: Mapping[str, torch.Ten
 
     # Copied, because the format takes no two names for one memory.
     half = {name: tensor.detach().to("cpu", torch.float16, copy=True).contiguous() for name, tensor in tensors.items()}
+    for name, tensor in half.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise ModelError(f"{path.name}: '{name}' holds weights that are not finite in half precision; nothing is written")
     content = save(half, metadata={CARD_KEY: json.dumps(asdict(card), sort_keys=True)})
     with atomic_write(path) as temporary:
         # Written here: the package's own writer reports a full disk as an error of the format.
