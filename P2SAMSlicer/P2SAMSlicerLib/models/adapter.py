@@ -66,9 +66,9 @@ def read_card(path: Path) -> AdapterCard:
     try:
         with safe_open(path, framework="numpy") as file:
             text = (file.metadata() or {}).get(CARD_KEY)
-        return _card(path, text)
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(f"{path.name}: is not a safetensors file, or is damaged") from error
+    return _card(path, text)
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -85,22 +85,30 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(f"{path.name}: is not a safetensors file, or is damaged") from error
     for name, tensor in tensors.items():
-        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
-            raise ModelError(f"{path.name}: '{name}' holds NaN, infinite or other values than weights")
+        # As float32, because some types know no isfinite.
+        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor.float()).all()):
+            raise ModelError(f"{path.name}: '{_one_line(name)}' holds NaN, infinite or other values than weights")
     return dict(tensors)
 
 
 def write_adapter(path: Path, card: AdapterCard, tensors: Mapping[str, torch.Tensor]) -> None:
     """Write an adapter in half precision, whole or not at all.
 
+    :raises ModelError: a weight is not finite, or too large for half precision.
     :raises OutputError: it cannot be written.
     """
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    half = {name: tensor.detach().to("cpu", torch.float16).contiguous() for name, tensor in tensors.items()}
+    # Copied, because the format takes no two names for one memory.
+    half = {name: tensor.detach().to("cpu", torch.float16, copy=True).contiguous() for name, tensor in tensors.items()}
+    for name, tensor in half.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise ModelError(f"{path.name}: '{name}' holds weights that are not finite in half precision; nothing is written")
+    content = save(half, metadata={CARD_KEY: json.dumps(asdict(card), sort_keys=True)})
     with atomic_write(path) as temporary:
-        save_file(half, temporary, metadata={CARD_KEY: json.dumps(asdict(card), sort_keys=True)})
+        # Written here: the package's own writer reports a full disk as an error of the format.
+        temporary.write_bytes(content)
 
 
 def apply_adapter(network: Any, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
@@ -114,13 +122,17 @@ def apply_adapter(network: Any, tensors: Mapping[str, torch.Tensor], path: Path)
     whole = {name: tensor for name, tensor in tensors.items() if not name.startswith(PREFIX)}
     for name, tensor in whole.items():
         if name not in own:
-            raise ModelError(f"{path.name}: '{name}' is no weight of the base model")
+            raise ModelError(f"{path.name}: '{_one_line(name)}' is no weight of the base model")
         if tensor.shape != own[name].shape:
             raise ModelError(f"{path.name}: '{name}' has shape {tuple(tensor.shape)}, the base {tuple(own[name].shape)}")
     with torch.no_grad():
         for name, tensor in whole.items():
             own[name].copy_(tensor.to(own[name]))
     merge_lora(network, {name: tensor for name, tensor in tensors.items() if name.startswith(PREFIX)}, path.name)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _card(path: Path, text: str | None) -> AdapterCard:
@@ -130,9 +142,11 @@ def _card(path: Path, text: str | None) -> AdapterCard:
         content = json.loads(text)
         card = AdapterCard(**{**content, "trained_prompts": tuple(content["trained_prompts"])})
         words = [getattr(card, each.name) for each in fields(card) if each.name not in ("trained_prompts", "training")]
-        known = set(card.trained_prompts) <= set(get_args(Prompt))
-        if not known or not all(isinstance(word, str) for word in words):
+        known = card.trained_prompts and set(card.trained_prompts) <= set(get_args(Prompt))
+        # Messages and reports show these words, a line each.
+        lines = all(isinstance(word, str) and len(word.splitlines()) <= 1 for word in words)
+        if not known or not lines or not isinstance(card.training, dict):
             raise TypeError
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ModelError(f"{path.name}: the adapter's card is damaged") from error
     return card

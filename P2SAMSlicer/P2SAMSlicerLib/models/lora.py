@@ -7,6 +7,7 @@ and the paper adapts each of them by itself (appendix B: rank 1), which ``peft``
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -74,11 +75,12 @@ def merge_lora(network: Any, factors: Mapping[str, torch.Tensor], file_name: str
     import torch
 
     layers = attention_layers(network)
-    names = {key.removeprefix(PREFIX).rsplit(".", 1)[0] for key in factors}
+    names = {re.sub(r"\.[ab]$", "", key.removeprefix(PREFIX)) for key in factors}
     for name in sorted(names):
         a, b = factors.get(f"{PREFIX}{name}.a"), factors.get(f"{PREFIX}{name}.b")
         if a is None or b is None or name not in layers:
-            raise ModelError(f"{file_name}: holds no complete LoRA factors for '{name}' of this model")
+            shown = " ".join(name.split())
+            raise ModelError(f"{file_name}: holds no complete LoRA factors for '{shown}' of this model")
         layer, groups = network.get_submodule(name), layers[name]
         if a.ndim != 3 or a.shape[::2] != (len(groups), layer.in_features) or b.shape != (layer.out_features, a.shape[1]):
             raise ModelError(f"{file_name}: LoRA factors of '{name}' have shapes {tuple(a.shape)} and {tuple(b.shape)}")
