@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ from P2SAMSlicerLib.volume import BoolArray, Volume
 
 #: Slices beyond the lesion's ends, which hold no lesion: clinical mode looks there as well.
 BEYOND_ENDS_MM = 6.0
-#: A lesion's slices are thinned out to about this many, because neighbours are much alike.
+#: A lesion's slices are thinned out to at most this many, because neighbours are much alike.
 SLICES_PER_CT = 24
 #: Placements of the region: the usual one, and others with another size and centre.
 PLACEMENTS = 2
@@ -94,7 +95,7 @@ def _slices(
     present = np.flatnonzero(lesion.any(axis=(1, 2)))
     beyond = int(np.ceil(BEYOND_ENDS_MM / volume.grid.spacing[2]))
     first, last = max(0, int(present[0]) - beyond), min(len(lesion) - 1, int(present[-1]) + beyond)
-    step = max(1, (last - first + 1) // SLICES_PER_CT)
+    step = math.ceil((last - first + 1) / SLICES_PER_CT)
     for z in range(first, last + 1, step):
         nearest = lesion[min(present, key=lambda other: (abs(other - z), other))]
         shown = region.crop(nearest.astype(np.float32), volume.grid, outside=0.0) > 0.5
