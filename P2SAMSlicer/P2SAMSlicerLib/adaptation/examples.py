@@ -75,11 +75,14 @@ def _read(ct: AnnotatedCT) -> tuple[Volume, BoolArray]:
     from P2SAMSlicerLib.segmentation_file import read_segmentation
     from P2SAMSlicerLib.volume_file import read_volume
 
-    volume = read_volume(ct.ct)
-    segments, _ = segments_on_grid(read_segmentation(ct.contour), None, volume.grid)
-    mask = np.logical_or.reduce([segment.mask for segment in segments])
+    volume, segmentation = read_volume(ct.ct), read_segmentation(ct.contour)
+    several = len(segmentation.segments) > 1
+    if several and ct.segment is None:
+        raise InputError(f"{segmentation.name} holds several structures; name the tumour as 'segment' in case.json")
+    # The name of a single one does not matter, as in benchmark cases.
+    segments, _ = segments_on_grid(segmentation, [ct.segment] if several and ct.segment else None, volume.grid)
     canonical, orientation, _ = to_working_frame(volume)
-    return canonical, orientation.to_canonical(mask)
+    return canonical, orientation.to_canonical(segments[0].mask)
 
 
 def _elsewhere(region: Region, rng: np.random.Generator) -> Region:
