@@ -53,7 +53,11 @@ def examples_of(ct: AnnotatedCT, margin_mm: float, seed: int) -> list[Example]:
     """
     from scipy import ndimage
 
-    volume, mask = _read(ct)
+    try:
+        volume, mask = _read(ct)
+    except InputError as error:
+        # The same file names are in every case.
+        raise InputError(f"{ct.ct.parent.name}: {error}") from error
     rng = np.random.default_rng(seed)
     pieces, count = ndimage.label(mask, np.ones((3, 3, 3)))
     found: list[Example] = []
