@@ -51,7 +51,8 @@ def examples_of(ct: AnnotatedCT, margin_mm: float, seed: int) -> list[Example]:
     :param margin_mm: tissue shown around the lesion in the usual placement.
     :raises InputError: a file cannot be used.
     """
-    from scipy import ndimage
+    from P2SAMSlicerLib.contour import separate_lesions
+    from P2SAMSlicerLib.segment_propagation import SEPARATE_LESIONS_MM
 
     try:
         volume, mask = _read(ct)
@@ -59,10 +60,8 @@ def examples_of(ct: AnnotatedCT, margin_mm: float, seed: int) -> list[Example]:
         # The same file names are in every case.
         raise InputError(f"{ct.ct.parent.name}: {error}") from error
     rng = np.random.default_rng(seed)
-    pieces, count = ndimage.label(mask, np.ones((3, 3, 3)))
     found: list[Example] = []
-    for number in range(1, count + 1):
-        lesion: BoolArray = pieces == number
+    for lesion in separate_lesions(mask, volume.grid, SEPARATE_LESIONS_MM):
         region = region_around(lesion, volume.grid, margin_mm, REGION_PIXELS)
         for placement in range(PLACEMENTS):
             placed = region if placement == 0 else _elsewhere(region, rng)
