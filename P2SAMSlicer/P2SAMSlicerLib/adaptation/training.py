@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from P2SAMSlicerLib.adaptation.training_step import interactive_step
 from P2SAMSlicerLib.adaptation.validation import validate
 from P2SAMSlicerLib.atomic_file import atomic_write, check_writable
 from P2SAMSlicerLib.clinical import REGION_PIXELS
+from P2SAMSlicerLib.errors import OutputError
 from P2SAMSlicerLib.models import check_model
 from P2SAMSlicerLib.models.adapter import AdapterCard, write_adapter
 from P2SAMSlicerLib.models.lora import add_lora
@@ -82,7 +84,7 @@ def adapt(options: AdaptationOptions, progress: Progress = silent) -> AdapterCar
     options.check()
     cts = find_annotated_cts(options.train)
     check_model(options.base, options.checkpoint, allow_unverified=options.allow_unverified)
-    check_writable(options.out)
+    _check_out(options.out)
     use_threads(options.threads)
     training_cts, validation_cts = split_by_patient(cts, options.validation, options.seed)
     training = _prepare(options, training_cts, validation_cts, progress)
@@ -98,6 +100,15 @@ def adapt(options: AdaptationOptions, progress: Progress = silent) -> AdapterCar
     write_adapter(options.out, card, weights)
     options.state_file.unlink(missing_ok=True)
     return card
+
+
+def _check_out(out: Path) -> None:
+    """Refuse now what could not be written at the end of a long training."""
+    if out.is_dir():
+        raise OutputError(f"{out.name}: cannot be written (it is a folder)")
+    if not out.parent.is_dir():
+        raise OutputError(f"{out.name}: cannot be written (its folder is not there)")
+    check_writable(out.parent)
 
 
 def _prepare(
