@@ -55,6 +55,7 @@ class _Training:
     held_out: list[Example]
     source: FeatureSource
     checks: FeatureSource
+    base_checks: FeatureSource
     base: Any
     learned: dict[str, torch.nn.Parameter]
     optimizer: torch.optim.Optimizer
@@ -88,11 +89,11 @@ def adapt(options: AdaptationOptions, progress: Progress = silent) -> AdapterCar
     use_threads(options.threads)
     training_cts, validation_cts = split_by_patient(cts, options.validation, options.seed)
     training = _prepare(options, training_cts, validation_cts, progress)
-    before = _validate(training, training.base)
+    before = _validate(training, training.base, training.base_checks)
     while training.epoch < options.epochs:
         _epoch(training, progress)
         if before:
-            training.curve[-1].update(_validate(training, training.loaded.network))
+            training.curve[-1].update(_validate(training, training.loaded.network, training.checks))
         _save(training)
     weights = {name: parameter.detach() for name, parameter in training.learned.items()}
     patients = {each.patient for each in training_cts}
@@ -129,14 +130,15 @@ def _prepare(
     base = copy.deepcopy(network)
     source: FeatureSource
     checks: FeatureSource
+    base_checks: FeatureSource
     if options.method == "decoder":
         both = [*examples, *held_out]
         cache = cached_features(options.cache_folder, network, loaded.preprocessing, both, loaded.card.sha256, progress)
         source = CachedSource(examples, cache[: len(examples)], loaded.device)
-        checks = CachedSource(held_out, cache[len(examples) :], loaded.device)
+        checks = base_checks = CachedSource(held_out, cache[len(examples) :], loaded.device)
     else:
         source = LiveSource(examples, network, base, loaded.preprocessing, loaded.device)
-        checks = LiveSource(held_out, network, None, loaded.preprocessing, loaded.device)
+        checks, base_checks = (LiveSource(held_out, n, None, loaded.preprocessing, loaded.device) for n in (network, base))
     learned = _learned(network, options)
     training = _Training(
         options=options,
@@ -145,6 +147,7 @@ def _prepare(
         held_out=held_out,
         source=source,
         checks=checks,
+        base_checks=base_checks,
         base=base,
         learned=learned,
         optimizer=torch.optim.AdamW(list(learned.values()), lr=options.learning_rate, weight_decay=WEIGHT_DECAY),
@@ -257,8 +260,8 @@ def _mixed_precision(device: torch.device) -> AbstractContextManager[Any]:
     return context
 
 
-def _validate(training: _Training, network: Any) -> dict[str, float]:
-    return validate(network, training.checks.features, training.held_out, training.point_scale) if training.held_out else {}
+def _validate(training: _Training, network: Any, source: FeatureSource) -> dict[str, float]:
+    return validate(network, source.features, training.held_out, training.point_scale) if training.held_out else {}
 
 
 def _save(training: _Training) -> None:
