@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -44,8 +45,11 @@ def write_state(path: Path, state: TrainingState, mark: str) -> None:
     """
     import torch
 
+    content = io.BytesIO()
+    torch.save({**vars(state), "mark": mark}, content)
     with atomic_write(path) as temporary:
-        torch.save({**vars(state), "mark": mark}, temporary)
+        # Written here: torch's own writer reports a full disk as an error of its format.
+        temporary.write_bytes(content.getbuffer())
 
 
 def read_state(path: Path, mark: str) -> TrainingState:
