@@ -152,7 +152,7 @@ def _prepare(
         learned=learned,
         optimizer=torch.optim.AdamW(list(learned.values()), lr=options.learning_rate, weight_decay=WEIGHT_DECAY),
         scaler=torch.amp.GradScaler("cuda", enabled=loaded.device.type == "cuda"),  # type: ignore[attr-defined]
-        mark=fingerprint(options, loaded.card.sha256, len(examples)),
+        mark=fingerprint(options, loaded.card.sha256, examples),
     )
     if options.resume:
         _restore(training)
