@@ -25,7 +25,7 @@ from P2SAMSlicerLib.adaptation.training_step import interactive_step
 from P2SAMSlicerLib.adaptation.validation import validate
 from P2SAMSlicerLib.atomic_file import atomic_write, check_writable
 from P2SAMSlicerLib.clinical import REGION_PIXELS
-from P2SAMSlicerLib.errors import OutputError
+from P2SAMSlicerLib.errors import InputError, OutputError
 from P2SAMSlicerLib.models import check_model
 from P2SAMSlicerLib.models.adapter import AdapterCard, write_adapter
 from P2SAMSlicerLib.models.lora import add_lora
@@ -222,6 +222,8 @@ def _epoch(training: _Training, progress: Progress) -> None:
             )
         _update(training)
         progress(ProgressEvent("train", number + 1, training.steps, f"epoch {training.epoch + 1} of {options.epochs}"))
+    if not np.isfinite(losses).all():
+        raise InputError("the training diverged: its loss is no number any more; use a smaller --learning-rate")
     training.epoch += 1
     training.curve.append({"epoch": training.epoch, "loss": float(np.mean(losses))})
 
