@@ -7,7 +7,7 @@ import csv
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from P2SAMSlicerLib.atomic_file import atomic_write, check_writable
 from P2SAMSlicerLib.clinical import REGION_PIXELS
 from P2SAMSlicerLib.errors import InputError, OutputError
 from P2SAMSlicerLib.models import check_model
-from P2SAMSlicerLib.models.adapter import AdapterCard, write_adapter
+from P2SAMSlicerLib.models.adapter import AdapterCard, is_adapter, write_adapter
 from P2SAMSlicerLib.models.lora import add_lora
 from P2SAMSlicerLib.progress import Progress, ProgressEvent, silent
 from P2SAMSlicerLib.threads import use_threads
@@ -84,21 +84,24 @@ def adapt(options: AdaptationOptions, progress: Progress = silent) -> AdapterCar
     """
     options.check()
     cts = find_annotated_cts(options.train)
-    check_model(options.base, options.checkpoint, allow_unverified=options.allow_unverified)
+    if options.checkpoint is not None and is_adapter(options.checkpoint):
+        raise InputError(f"{options.checkpoint.name}: is an adapter; a training begins with a model's own weights")
+    weights = check_model(options.base, options.checkpoint, allow_unverified=options.allow_unverified)
     _check_out(options.out)
     use_threads(options.threads)
     training_cts, validation_cts = split_by_patient(cts, options.validation, options.seed)
-    training = _prepare(options, training_cts, validation_cts, progress)
+    # Named, so that no adapter of the catalogue goes on top: the file that is written shall go on the base's own weights.
+    training = _prepare(replace(options, checkpoint=weights), training_cts, validation_cts, progress)
     before = _validate(training, training.base, training.base_checks)
     while training.epoch < options.epochs:
         _epoch(training, progress)
         if before:
             training.curve[-1].update(_validate(training, training.loaded.network, training.checks))
         _save(training)
-    weights = {name: parameter.detach() for name, parameter in training.learned.items()}
+    learned = {name: parameter.detach() for name, parameter in training.learned.items()}
     patients = {each.patient for each in training_cts}
     card = _card(training, len(patients), len({each.patient for each in validation_cts}), before)
-    write_adapter(options.out, card, weights)
+    write_adapter(options.out, card, learned)
     options.state_file.unlink(missing_ok=True)
     return card
 
