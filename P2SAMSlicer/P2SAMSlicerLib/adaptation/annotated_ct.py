@@ -90,8 +90,12 @@ def _facts(folder: Path) -> tuple[str | None, str | None, str | None]:
         raise InputError(f"{folder.name}: case.json cannot be read as JSON") from error
     if not isinstance(facts, dict):
         raise InputError(f"{folder.name}: case.json holds no JSON object")
-    patient, fill, segment = (facts.get("patient") or facts.get("source"), facts.get("fill"), facts.get("segment"))
-    return tuple(None if each is None else str(each) for each in (patient, fill, segment))
+
+    def word(name: str) -> str | None:
+        value = facts.get(name)
+        return None if value is None else str(value)
+
+    return word("patient") or word("source"), word("fill"), word("segment")
 
 
 def _find(folder: Path, stem: str) -> Path | None:

@@ -37,19 +37,23 @@ def cached_features(
     :raises OutputError: no space.
     """
     key = _key(examples, weights)
-    if not _holds(folder, key):
+    features = _held(folder, key)
+    if features is None:
         shutil.rmtree(folder, ignore_errors=True)
         with atomic_folder(folder) as temporary:
             _encode(temporary / FEATURES, network, preprocessing, examples, progress)
             (temporary / KEY).write_text(json.dumps(key), encoding="utf-8")
-    features: NDArray[np.float16] = np.load(folder / FEATURES, mmap_mode="r")
+        features = np.load(folder / FEATURES, mmap_mode="r")
     return features
 
 
-def _holds(folder: Path, key: str) -> bool:
+def _held(folder: Path, key: str) -> NDArray[np.float16] | None:
+    """The features that lie in the folder, if they are whole and have this key."""
     with suppress(OSError, ValueError):
-        return bool(json.loads((folder / KEY).read_text(encoding="utf-8")) == key)
-    return False
+        if json.loads((folder / KEY).read_text(encoding="utf-8")) == key:
+            features: NDArray[np.float16] = np.load(folder / FEATURES, mmap_mode="r")
+            return features
+    return None
 
 
 def _key(examples: Sequence[Example], weights: str) -> str:
