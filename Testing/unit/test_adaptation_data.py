@@ -16,8 +16,8 @@ from P2SAMSlicerLib.clinical import REGION_PIXELS
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.intensity import WINDOWS, to_rgb
 from P2SAMSlicerLib.region import region_around
-from P2SAMSlicerLib.simulation import HELD_OUT_FILLS, TRAINING_FILLS
 from P2SAMSlicerLib.segmentation_file import write_segmentation
+from P2SAMSlicerLib.simulation import HELD_OUT_FILLS, TRAINING_FILLS
 from P2SAMSlicerLib.volume import Segment, Segmentation, Volume
 from P2SAMSlicerLib.volume_file import write_volume
 from scipy import ndimage
@@ -111,7 +111,9 @@ def test_a_damaged_case_file_is_refused(text: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("share", "validating"), [(0.0, 0), (0.01, 1), (0.3, 2), (0.8, 4)])
 def test_nobody_both_trains_and_validates(share: float, validating: int, seed: int) -> None:
     cts = [
-        AnnotatedCT(f"{p}{k}", p, Path("ct"), Path("seg")) for p, count in zip("ABCDE", (1, 2, 3, 1, 2)) for k in range(count)
+        AnnotatedCT(f"{p}{k}", p, Path("ct"), Path("seg"))
+        for p, count in zip("ABCDE", (1, 2, 3, 1, 2), strict=True)
+        for k in range(count)
     ]
     training, validation = split_by_patient(cts, share, seed)
     assert not {c.patient for c in training} & {c.patient for c in validation}

@@ -474,7 +474,7 @@ def test_a_training_goes_on_with_nothing_but_its_own_options_data_and_weights(
 ) -> None:
     other = "--resume: a.state.pt belongs to a training with other options, data or base weights"
     for changed in ({"epochs": 3}, {"learning_rate": 1e-3}, {"seed": 1}, {"batch": 5}, {"iterations": 2}, {"keep": 0.0}):
-        assert refused(replace(interrupted, **changed)) == other  # type: ignore[arg-type]
+        assert refused(replace(interrupted, **changed)) == other
     assert refused(replace(interrupted, method="lora")) == other
     write_patients(tmp_path / "moved")
     mask = lesion(4.0)
@@ -711,7 +711,7 @@ def test_a_training_does_not_build_on_the_catalogues_own_adapter(
     from P2SAMSlicerLib.models import loading
 
     adapt(replace(options, epochs=1))
-    entry = loading.catalogue_entry
+    entry = loading.catalogue_entry  # type: ignore[attr-defined]
     monkeypatch.setattr(loading, "catalogue_entry", lambda model: replace(entry(model), adapter="a.safetensors"))
     monkeypatch.setattr(loading, "resource_path", lambda _name: options.out)
     other = replace(options, epochs=1, out=options.out.with_name("b.safetensors"))
