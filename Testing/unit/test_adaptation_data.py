@@ -110,11 +110,8 @@ def test_a_damaged_case_file_is_refused(text: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(("share", "validating"), [(0.0, 0), (0.01, 1), (0.3, 2), (0.8, 4)])
 def test_nobody_both_trains_and_validates(share: float, validating: int, seed: int) -> None:
-    cts = [
-        AnnotatedCT(f"{p}{k}", p, Path("ct"), Path("seg"))
-        for p, count in zip("ABCDE", (1, 2, 3, 1, 2), strict=True)
-        for k in range(count)
-    ]
+    counts = {"A": 1, "B": 2, "C": 3, "D": 1, "E": 2}
+    cts = [AnnotatedCT(f"{p}{k}", p, Path("ct"), Path("seg")) for p, count in counts.items() for k in range(count)]
     training, validation = split_by_patient(cts, share, seed)
     assert not {c.patient for c in training} & {c.patient for c in validation}
     assert len({c.patient for c in validation}) == validating
