@@ -106,12 +106,12 @@ def test_a_noisy_box_is_near_the_lesions_box_and_inside_the_image(example: Examp
 
 def test_the_noise_of_a_box_is_a_tenth_of_its_sides_and_at_most_twenty_pixels() -> None:
     rng = np.random.default_rng(0)
-    for truth, spread in ((ellipse(128, 128, 40, 20), (8.1, 4.1)), (ellipse(128, 128, 120, 120), (16.0, 16.0))):
+    for truth, spread in ((ellipse(128, 128, 40, 20), (8.1, 4.1)), (ellipse(128, 128, 100, 100), (14.4, 14.4))):
         example = replace(usual(), truth=truth, nearest=truth)
         found = make_prompts("noisy box", [example] * 400, 0, 0, rng).boxes
         assert found is not None
         noise = found - bounding_box(truth)
-        assert noise.std(axis=0) == pytest.approx([*spread, *spread], rel=0.25)
+        assert noise.std(axis=0) == pytest.approx([*spread, *spread], rel=0.15)
         assert np.abs(noise).max() <= BOX_NOISE_LIMIT + 1e-3
 
 
@@ -135,12 +135,12 @@ def test_carried_contours_are_as_wrong_as_a_registrations_too_large_and_too_smal
     rng = np.random.default_rng(1)
     found = []
     for truth in (ellipse(128, 128, 45, 40), ellipse(100, 140, 25, 30)):
-        carried = [carried_contour(truth, 0.4, rng) for _ in range(120)]
+        carried = [carried_contour(truth, 0.4, rng) for _ in range(45)]
         found.append((np.array([dice(c, truth) for c in carried]), np.array([c.sum() / truth.sum() for c in carried])))
     for overlap, size in found:
         assert 0.5 < overlap.mean() < 0.9
         assert overlap.max() > 0.85
-        assert overlap.min() < 0.6
+        assert overlap.min() < 0.7
         assert np.mean(size > 1.2) > 0.15
         assert np.mean(size < 0.8) > 0.08
 

@@ -10,6 +10,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def test_a_tensor_that_is_no_contiguous_one_or_still_learns_is_written_as_it_is(
 
 def test_weights_beyond_half_precision_are_refused_when_written_and_not_by_whoever_loads_them(tmp_path: Path) -> None:
     for value in (1e6, float("nan")):
-        message = one_line(lambda value=value: write_adapter(tmp_path / "a.safetensors", CARD, {"x": torch.tensor([value])}))
+        message = one_line(partial(write_adapter, tmp_path / "a.safetensors", CARD, {"x": torch.tensor([value])}))
         assert message.startswith("a.safetensors: 'x'")
     assert not list(tmp_path.iterdir())
 
@@ -149,7 +150,7 @@ def test_an_adapter_of_the_catalogue_is_put_on_the_models_own_weights(
 
     path = tmp_path / "shipped.safetensors"
     write_adapter(path, card, tensors)
-    entry = loading.catalogue_entry
+    entry = loading.catalogue_entry  # type: ignore[attr-defined]
     monkeypatch.setattr(loading, "catalogue_entry", lambda model: replace(entry(model), adapter=path.name))
     monkeypatch.setattr(loading, "resource_path", lambda name: tmp_path / name.removeprefix("Models/"))
     assert load_model(small_network.MODEL, "cpu").card.title == card.title

@@ -26,12 +26,14 @@ class AnnotatedCT:
 
     :param name: of its folder and of the CT's file.
     :param patient: the same for all CTs of one patient; training and validation never share a patient.
+    :param segment: name of the tumour, for contours that hold several structures.
     """
 
     name: str
     patient: str
     ct: Path
     contour: Path
+    segment: str | None = None
 
 
 def find_annotated_cts(folder: Path) -> list[AnnotatedCT]:
@@ -66,30 +68,34 @@ def split_by_patient(cts: Sequence[AnnotatedCT], share: float, seed: int) -> tup
 
 
 def _in_folder(folder: Path) -> list[AnnotatedCT]:
-    patient, fill = _facts(folder)
+    patient, fill, segment = _facts(folder)
     if fill in HELD_OUT_FILLS:
         raise InputError(f"{folder.name}: was simulated with the fill '{fill}', which is kept for testing and never trained on")
     found = []
     for ct_name, contour_name in PAIRS:
         ct, contour = _find(folder, ct_name), _find(folder, contour_name)
         if ct is not None and contour is not None:
-            found.append(AnnotatedCT(f"{folder.name}/{ct.name}", patient or folder.name, ct, contour))
+            found.append(AnnotatedCT(f"{folder.name}/{ct.name}", patient or folder.name, ct, contour, segment))
     return found
 
 
-def _facts(folder: Path) -> tuple[str | None, str | None]:
-    """Patient and fill as ``case.json`` says them."""
+def _facts(folder: Path) -> tuple[str | None, str | None, str | None]:
+    """Patient, fill and the tumour's segment as ``case.json`` says them."""
     path = folder / "case.json"
     if not path.is_file():
-        return None, None
+        return None, None, None
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{folder.name}: case.json cannot be read as JSON") from error
     if not isinstance(facts, dict):
         raise InputError(f"{folder.name}: case.json holds no JSON object")
-    patient, fill = facts.get("patient") or facts.get("source"), facts.get("fill")
-    return None if patient is None else str(patient), None if fill is None else str(fill)
+
+    def word(name: str) -> str | None:
+        value = facts.get(name)
+        return None if value is None else str(value)
+
+    return word("patient") or word("source"), word("fill"), word("segment")
 
 
 def _find(folder: Path, stem: str) -> Path | None:

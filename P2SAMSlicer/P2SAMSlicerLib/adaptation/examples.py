@@ -52,14 +52,17 @@ def examples_of(ct: AnnotatedCT, margin_mm: float, seed: int) -> list[Example]:
     :param margin_mm: tissue shown around the lesion in the usual placement.
     :raises InputError: a file cannot be used.
     """
-    from scipy import ndimage
+    from P2SAMSlicerLib.contour import separate_lesions
+    from P2SAMSlicerLib.segment_propagation import SEPARATE_LESIONS_MM
 
-    volume, mask = _read(ct)
+    try:
+        volume, mask = _read(ct)
+    except InputError as error:
+        # The same file names are in every case.
+        raise InputError(f"{ct.ct.parent.name}: {error}") from error
     rng = np.random.default_rng(seed)
-    pieces, count = ndimage.label(mask, np.ones((3, 3, 3)))
     found: list[Example] = []
-    for number in range(1, count + 1):
-        lesion: BoolArray = pieces == number
+    for lesion in separate_lesions(mask, volume.grid, SEPARATE_LESIONS_MM):
         region = region_around(lesion, volume.grid, margin_mm, REGION_PIXELS)
         for placement in range(PLACEMENTS):
             placed = region if placement == 0 else _elsewhere(region, rng)
@@ -76,11 +79,14 @@ def _read(ct: AnnotatedCT) -> tuple[Volume, BoolArray]:
     from P2SAMSlicerLib.segmentation_file import read_segmentation
     from P2SAMSlicerLib.volume_file import read_volume
 
-    volume = read_volume(ct.ct)
-    segments, _ = segments_on_grid(read_segmentation(ct.contour), None, volume.grid)
-    mask = np.logical_or.reduce([segment.mask for segment in segments])
+    volume, segmentation = read_volume(ct.ct), read_segmentation(ct.contour)
+    several = len(segmentation.segments) > 1
+    if several and ct.segment is None:
+        raise InputError(f"{segmentation.name} holds several structures; name the tumour as 'segment' in case.json")
+    # The name of a single one does not matter, as in benchmark cases.
+    segments, _ = segments_on_grid(segmentation, [ct.segment] if several and ct.segment else None, volume.grid)
     canonical, orientation, _ = to_working_frame(volume)
-    return canonical, orientation.to_canonical(mask)
+    return canonical, orientation.to_canonical(segments[0].mask)
 
 
 def _elsewhere(region: Region, rng: np.random.Generator) -> Region:

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,19 +37,23 @@ def cached_features(
     :raises OutputError: no space.
     """
     key = _key(examples, weights)
-    if not _holds(folder, key):
+    features = _held(folder, key)
+    if features is None:
         shutil.rmtree(folder, ignore_errors=True)
         with atomic_folder(folder) as temporary:
             _encode(temporary / FEATURES, network, preprocessing, examples, progress)
             (temporary / KEY).write_text(json.dumps(key), encoding="utf-8")
-    features: NDArray[np.float16] = np.load(folder / FEATURES, mmap_mode="r")
+        features = np.load(folder / FEATURES, mmap_mode="r")
     return features
 
 
-def _holds(folder: Path, key: str) -> bool:
+def _held(folder: Path, key: str) -> NDArray[np.float16] | None:
+    """The features that lie in the folder, if they are whole and have this key."""
     with suppress(OSError, ValueError):
-        return bool(json.loads((folder / KEY).read_text(encoding="utf-8")) == key)
-    return False
+        if json.loads((folder / KEY).read_text(encoding="utf-8")) == key:
+            features: NDArray[np.float16] = np.load(folder / FEATURES, mmap_mode="r")
+            return features
+    return None
 
 
 def _key(examples: Sequence[Example], weights: str) -> str:
@@ -60,18 +64,22 @@ def _key(examples: Sequence[Example], weights: str) -> str:
 
 
 def _encode(path: Path, network: Any, preprocessing: Any, examples: Sequence[Example], progress: Progress) -> None:
+    with path.open("wb") as file:
+        _encode_into(file, network, preprocessing, examples, progress)
+
+
+def _encode_into(file: BinaryIO, network: Any, preprocessing: Any, examples: Sequence[Example], progress: Progress) -> None:
+    """Write an array file row by row: a memory map would end the process where the disk is full."""
     import torch
 
     device = next(network.parameters()).device
-    array = None
     for start in range(0, len(examples), ENCODE_BATCH):
         images = [each.image for each in examples[start : start + ENCODE_BATCH]]
         with torch.inference_mode():
             features: torch.Tensor = network.image_encoder(preprocessing.tensor(images, device))
-        values = features.float().cpu().numpy()
-        if array is None:
-            array = np.lib.format.open_memmap(path, "w+", np.float16, (len(examples), *values.shape[1:]))
-        array[start : start + len(images)] = values
+        values = features.float().cpu().numpy().astype("<f2")
+        if start == 0:
+            header = {"descr": "<f2", "fortran_order": False, "shape": (len(examples), *values.shape[1:])}
+            np.lib.format.write_array_header_1_0(file, header)
+        file.write(values.tobytes())
         progress(ProgressEvent("encode", min(start + ENCODE_BATCH, len(examples)), len(examples)))
-    if array is not None:
-        array.flush()

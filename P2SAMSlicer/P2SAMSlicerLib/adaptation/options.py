@@ -10,6 +10,9 @@ from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.models.adapter import SUFFIX
 from P2SAMSlicerLib.models.catalogue import default_model
 
+#: A wider margin shows more than any body.
+LARGEST_MARGIN_MM = 500.0
+
 Method = Literal["decoder", "lora", "full"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
@@ -79,6 +82,7 @@ class AdaptationOptions:
             ("epochs", self.epochs, 1),
             ("batch", self.batch, 1),
             ("iterations", self.iterations, 0),
+            ("seed", self.seed, 0),
         ):
             if value < least:
                 raise InputError(f"--{name} is {value}, must be {least} or more")
@@ -88,7 +92,9 @@ class AdaptationOptions:
             raise InputError(f"--learning-rate is {self.learning_rate:g}, must lie between 0 and 1")
         if not 0 <= self.validation < 1:
             raise InputError(f"--validation is {self.validation:g}, must lie between 0 and 1")
-        if not self.keep >= 0:
+        if not 0 <= self.keep < float("inf"):
             raise InputError(f"--keep is {self.keep:g}, must be 0 or more")
+        if not 0 < self.margin_mm < LARGEST_MARGIN_MM:
+            raise InputError(f"--margin-mm is {self.margin_mm:g}, must lie between 0 and {LARGEST_MARGIN_MM:g}")
         if self.out.suffix.lower() != SUFFIX:
             raise InputError(f"{self.out.name}: the adapter's file name must end with {SUFFIX}")

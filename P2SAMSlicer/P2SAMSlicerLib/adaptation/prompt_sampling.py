@@ -81,7 +81,7 @@ def make_prompts(kind: Kind, examples: Sequence[Example], parts: int, negatives:
     if kind == "point":
         return _points(examples, 1, 0, rng)
     if kind == "noisy box":
-        return PromptBatch(boxes=np.stack([_noisy(bounding_box(_lesion(e)), rng) for e in examples]))
+        return PromptBatch(boxes=np.stack([_noisy(bounding_box(_lesion(e)), e.truth.shape[0], rng) for e in examples]))
     carried = [carried_contour(_lesion(e), e.pixel_mm, rng) for e in examples]
     boxes = np.stack([bounding_box(c) for c in carried])
     if kind == "contour + box":
@@ -141,10 +141,11 @@ def _masks(contours: Sequence[BoolArray], examples: Sequence[Example]) -> NDArra
     return np.stack([mask_prompt(signed_pixels_mm(c, e.pixel_mm, 40.0))[None] for c, e in zip(contours, examples, strict=True)])
 
 
-def _noisy(box: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+def _noisy(box: NDArray[np.float32], size: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """The box with noise, kept inside the image like every box of the product."""
     sides = np.tile(box[2:] - box[:2], 2)
     noise = np.clip(rng.normal(0, BOX_NOISE, 4) * sides, -BOX_NOISE_LIMIT, BOX_NOISE_LIMIT)
-    return np.asarray(box + noise, dtype=np.float32)
+    return np.asarray(np.clip(box + noise, 0, size - 1), dtype=np.float32)
 
 
 def _points(examples: Sequence[Example], positives: int, negatives: int, rng: np.random.Generator) -> PromptBatch:

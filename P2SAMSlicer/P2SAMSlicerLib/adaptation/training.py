@@ -7,7 +7,8 @@ import csv
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,8 +25,9 @@ from P2SAMSlicerLib.adaptation.training_step import interactive_step
 from P2SAMSlicerLib.adaptation.validation import validate
 from P2SAMSlicerLib.atomic_file import atomic_write, check_writable
 from P2SAMSlicerLib.clinical import REGION_PIXELS
+from P2SAMSlicerLib.errors import InputError, OutputError
 from P2SAMSlicerLib.models import check_model
-from P2SAMSlicerLib.models.adapter import AdapterCard, write_adapter
+from P2SAMSlicerLib.models.adapter import AdapterCard, is_adapter, write_adapter
 from P2SAMSlicerLib.models.lora import add_lora
 from P2SAMSlicerLib.progress import Progress, ProgressEvent, silent
 from P2SAMSlicerLib.threads import use_threads
@@ -53,6 +55,7 @@ class _Training:
     held_out: list[Example]
     source: FeatureSource
     checks: FeatureSource
+    base_checks: FeatureSource
     base: Any
     learned: dict[str, torch.nn.Parameter]
     optimizer: torch.optim.Optimizer
@@ -81,23 +84,35 @@ def adapt(options: AdaptationOptions, progress: Progress = silent) -> AdapterCar
     """
     options.check()
     cts = find_annotated_cts(options.train)
-    check_model(options.base, options.checkpoint, allow_unverified=options.allow_unverified)
-    check_writable(options.out)
+    if options.checkpoint is not None and is_adapter(options.checkpoint):
+        raise InputError(f"{options.checkpoint.name}: is an adapter; a training begins with a model's own weights")
+    weights = check_model(options.base, options.checkpoint, allow_unverified=options.allow_unverified)
+    _check_out(options.out)
     use_threads(options.threads)
     training_cts, validation_cts = split_by_patient(cts, options.validation, options.seed)
-    training = _prepare(options, training_cts, validation_cts, progress)
-    before = _validate(training, training.base)
+    # Named, so that no adapter of the catalogue goes on top: the file that is written shall go on the base's own weights.
+    training = _prepare(replace(options, checkpoint=weights), training_cts, validation_cts, progress)
+    before = _validate(training, training.base, training.base_checks)
     while training.epoch < options.epochs:
         _epoch(training, progress)
         if before:
-            training.curve[-1].update(_validate(training, training.loaded.network))
+            training.curve[-1].update(_validate(training, training.loaded.network, training.checks))
         _save(training)
-    weights = {name: parameter.detach() for name, parameter in training.learned.items()}
+    learned = {name: parameter.detach() for name, parameter in training.learned.items()}
     patients = {each.patient for each in training_cts}
     card = _card(training, len(patients), len({each.patient for each in validation_cts}), before)
-    write_adapter(options.out, card, weights)
+    write_adapter(options.out, card, learned)
     options.state_file.unlink(missing_ok=True)
     return card
+
+
+def _check_out(out: Path) -> None:
+    """Refuse now what could not be written at the end of a long training."""
+    if out.is_dir():
+        raise OutputError(f"{out.name}: cannot be written (it is a folder)")
+    if not out.parent.is_dir():
+        raise OutputError(f"{out.name}: cannot be written (its folder is not there)")
+    check_writable(out.parent)
 
 
 def _prepare(
@@ -118,14 +133,15 @@ def _prepare(
     base = copy.deepcopy(network)
     source: FeatureSource
     checks: FeatureSource
+    base_checks: FeatureSource
     if options.method == "decoder":
         both = [*examples, *held_out]
         cache = cached_features(options.cache_folder, network, loaded.preprocessing, both, loaded.card.sha256, progress)
         source = CachedSource(examples, cache[: len(examples)], loaded.device)
-        checks = CachedSource(held_out, cache[len(examples) :], loaded.device)
+        checks = base_checks = CachedSource(held_out, cache[len(examples) :], loaded.device)
     else:
         source = LiveSource(examples, network, base, loaded.preprocessing, loaded.device)
-        checks = LiveSource(held_out, network, None, loaded.preprocessing, loaded.device)
+        checks, base_checks = (LiveSource(held_out, n, None, loaded.preprocessing, loaded.device) for n in (network, base))
     learned = _learned(network, options)
     training = _Training(
         options=options,
@@ -134,11 +150,12 @@ def _prepare(
         held_out=held_out,
         source=source,
         checks=checks,
+        base_checks=base_checks,
         base=base,
         learned=learned,
         optimizer=torch.optim.AdamW(list(learned.values()), lr=options.learning_rate, weight_decay=WEIGHT_DECAY),
         scaler=torch.amp.GradScaler("cuda", enabled=loaded.device.type == "cuda"),  # type: ignore[attr-defined]
-        mark=fingerprint(options, loaded.card.sha256, len(examples)),
+        mark=fingerprint(options, loaded.card.sha256, examples),
     )
     if options.resume:
         _restore(training)
@@ -208,6 +225,8 @@ def _epoch(training: _Training, progress: Progress) -> None:
             )
         _update(training)
         progress(ProgressEvent("train", number + 1, training.steps, f"epoch {training.epoch + 1} of {options.epochs}"))
+    if not np.isfinite(losses).all():
+        raise InputError("the training diverged: its loss is no number any more; use a smaller --learning-rate")
     training.epoch += 1
     training.curve.append({"epoch": training.epoch, "loss": float(np.mean(losses))})
 
@@ -246,8 +265,8 @@ def _mixed_precision(device: torch.device) -> AbstractContextManager[Any]:
     return context
 
 
-def _validate(training: _Training, network: Any) -> dict[str, float]:
-    return validate(network, training.checks.features, training.held_out, training.point_scale) if training.held_out else {}
+def _validate(training: _Training, network: Any, source: FeatureSource) -> dict[str, float]:
+    return validate(network, source.features, training.held_out, training.point_scale) if training.held_out else {}
 
 
 def _save(training: _Training) -> None:

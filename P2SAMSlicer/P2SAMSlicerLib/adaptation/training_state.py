@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import io
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from P2SAMSlicerLib.adaptation.examples import Example
 from P2SAMSlicerLib.adaptation.options import AdaptationOptions
 from P2SAMSlicerLib.atomic_file import atomic_write
 from P2SAMSlicerLib.errors import InputError
 
 #: Options that may differ between the parts of one training.
-FREE = ("out", "resume", "device", "threads", "data", "licence", "title")
+FREE = ("train", "checkpoint", "allow_unverified", "out", "resume", "device", "threads", "data", "licence", "title")
 
 
 @dataclass(frozen=True)
@@ -31,10 +34,14 @@ class TrainingState:
     curve: list[dict[str, float]]
 
 
-def fingerprint(options: AdaptationOptions, base_sha256: str, examples: int) -> str:
-    """Of everything that two parts of one training must share."""
+def fingerprint(options: AdaptationOptions, base_sha256: str, examples: Sequence[Example]) -> str:
+    """Of everything that two parts of one training must share; the data by what they are and not by where they lie."""
     shared = {name: str(value) for name, value in asdict(options).items() if name not in FREE}
-    return hashlib.sha256(repr((sorted(shared.items()), base_sha256, examples)).encode()).hexdigest()
+    digest = hashlib.sha256(repr((sorted(shared.items()), base_sha256, len(examples))).encode())
+    for example in examples:
+        for part in (example.image, example.truth, example.nearest):
+            digest.update(part.tobytes())
+    return digest.hexdigest()
 
 
 def write_state(path: Path, state: TrainingState, mark: str) -> None:
@@ -44,8 +51,11 @@ def write_state(path: Path, state: TrainingState, mark: str) -> None:
     """
     import torch
 
+    content = io.BytesIO()
+    torch.save({**vars(state), "mark": mark}, content)
     with atomic_write(path) as temporary:
-        torch.save({**vars(state), "mark": mark}, temporary)
+        # Written here: torch's own writer reports a full disk as an error of its format.
+        temporary.write_bytes(content.getbuffer())
 
 
 def read_state(path: Path, mark: str) -> TrainingState:
