@@ -11,8 +11,8 @@ import pytest
 from annotated_cases import GRID, lesion, write_pair, write_patients
 from P2SAMSlicerLib.adaptation.annotated_ct import PAIRS, AnnotatedCT, find_annotated_cts, split_by_patient
 from P2SAMSlicerLib.adaptation.augmentation import augmented
-from P2SAMSlicerLib.adaptation.examples import BEYOND_ENDS_MM, PLACEMENTS, Example, examples_of
-from P2SAMSlicerLib.clinical import REGION_PIXELS
+from P2SAMSlicerLib.adaptation.examples import PLACEMENTS, Example, examples_of
+from P2SAMSlicerLib.clinical import BEYOND_ENDS_MM, REGION_PIXELS
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.intensity import WINDOWS, to_rgb
 from P2SAMSlicerLib.region import region_around
@@ -275,3 +275,11 @@ def test_augmentation_keeps_an_empty_truth_and_never_loses_a_lesion(usual: list[
         assert not augmented(usual[0], rng).truth.any()
         assert augmented(usual[0], rng).nearest.any()
         assert augmented(usual[3], rng).truth.any()
+
+
+def test_a_followup_on_which_the_tumour_has_vanished_is_left_out_and_its_prior_is_not(tmp_path: Path) -> None:
+    case = tmp_path / "case"
+    write_pair(case, "prior_ct.nii.gz", "prior_seg.nii.gz", body([lesion()], GRID), lesion())
+    write_pair(case, "followup_ct.nii.gz", "followup_seg.nii.gz", body([], GRID), np.zeros_like(lesion()))
+    (case / "case.json").write_text('{"change": "vanish"}', encoding="utf-8")
+    assert [each.ct.name for each in find_annotated_cts(tmp_path)] == ["prior_ct.nii.gz"]

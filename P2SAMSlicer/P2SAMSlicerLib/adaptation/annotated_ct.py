@@ -68,34 +68,31 @@ def split_by_patient(cts: Sequence[AnnotatedCT], share: float, seed: int) -> tup
 
 
 def _in_folder(folder: Path) -> list[AnnotatedCT]:
-    patient, fill, segment = _facts(folder)
+    facts = _facts(folder)
+    patient, fill, segment = facts.get("patient") or facts.get("source"), facts.get("fill"), facts.get("segment")
     if fill in HELD_OUT_FILLS:
         raise InputError(f"{folder.name}: was simulated with the fill '{fill}', which is kept for testing and never trained on")
     found = []
     for ct_name, contour_name in PAIRS:
         ct, contour = _find(folder, ct_name), _find(folder, contour_name)
-        if ct is not None and contour is not None:
+        vanished = ct_name == "followup_ct" and facts.get("change") == "vanish"
+        if ct is not None and contour is not None and not vanished:
             found.append(AnnotatedCT(f"{folder.name}/{ct.name}", patient or folder.name, ct, contour, segment))
     return found
 
 
-def _facts(folder: Path) -> tuple[str | None, str | None, str | None]:
-    """Patient, fill and the tumour's segment as ``case.json`` says them."""
+def _facts(folder: Path) -> dict[str, str]:
+    """What ``case.json`` says, as words."""
     path = folder / "case.json"
     if not path.is_file():
-        return None, None, None
+        return {}
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{folder.name}: case.json cannot be read as JSON") from error
     if not isinstance(facts, dict):
         raise InputError(f"{folder.name}: case.json holds no JSON object")
-
-    def word(name: str) -> str | None:
-        value = facts.get(name)
-        return None if value is None else str(value)
-
-    return word("patient") or word("source"), word("fill"), word("segment")
+    return {name: str(value) for name, value in facts.items() if value is not None}
 
 
 def _find(folder: Path, stem: str) -> Path | None:

@@ -10,14 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from P2SAMSlicerLib.adaptation.annotated_ct import AnnotatedCT
-from P2SAMSlicerLib.clinical import REGION_PIXELS
+from P2SAMSlicerLib.clinical import BEYOND_ENDS_MM, REGION_PIXELS
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.intensity import WINDOWS, to_rgb
 from P2SAMSlicerLib.region import Region, region_around
 from P2SAMSlicerLib.volume import BoolArray, Volume
 
-#: Slices beyond the lesion's ends, which hold no lesion: clinical mode looks there as well.
-BEYOND_ENDS_MM = 6.0
 #: A lesion's slices are thinned out to at most this many, because neighbours are much alike.
 SLICES_PER_CT = 24
 #: Placements of the region: the usual one, and others with another size and centre.
