@@ -31,6 +31,9 @@ WIDEN_ROUNDS = 1
 #: Negative points keep this far from the carried contour, so that a lesion that grew is not forbidden.
 NEGATIVE_CLEARANCE_MM = 8.0
 
+#: A contour as a mask prompt: its distance in units of this length (mm) are the logits, as far as they are told apart.
+MASK_PROMPT_MM, MASK_PROMPT_LIMIT = 1.5, 6.0
+
 REGISTERED = "registered contour"
 EXPECTED = "expected contour"
 #: Candidates that no model made.
@@ -86,6 +89,15 @@ def bounding_box(mask: BoolArray, scale: float = 1.0) -> NDArray[np.float32]:
     return np.asarray(np.clip(box, 0, mask.shape[0] - 1), dtype=np.float32)
 
 
+def mask_prompt(distance_mm: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A contour as low-resolution logits, which a model may be prompted with; the region of interest has their resolution.
+
+    :param distance_mm: signed distance to the contour in the slice ``(H, W)``, positive inside.
+    """
+    logits: NDArray[np.float32] = np.clip(distance_mm / MASK_PROMPT_MM, -MASK_PROMPT_LIMIT, MASK_PROMPT_LIMIT)
+    return logits.astype(np.float32)
+
+
 def propose(
     model: PromptableModel,
     slices: Sequence[SliceView],
@@ -106,7 +118,10 @@ def propose(
     jobs: list[tuple[int, str, PromptSet]] = []
     for row, view in enumerate(slices):
         jobs += [(row, f"box x{scale:g}", PromptSet(box=bounding_box(view.box_source, scale))) for scale in BOX_SCALES]
-        jobs += [(row, *named) for named in _point_prompts(model, view, reference, max_parts, negatives, plausible_mm)]
+        points = _point_prompts(model, view, reference, max_parts, negatives, plausible_mm)
+        jobs += [(row, *named) for named in points]
+        if "mask" in model.card.trained_prompts:
+            jobs += [(row, *named) for named in _mask_prompts(model, view, points)]
     decoded = _decode(model, slices, jobs, step)
     widened = _widen(model, slices, [p for p in decoded if p[1].origin == "box x1"])
     result = [
@@ -153,6 +168,22 @@ def _point_prompts(
             if "points" in model.card.trained_prompts:
                 prompts.append((name, PromptSet(points, labels)))
             prompts.append((f"{name} + box", PromptSet(points, labels, box)))
+    return prompts
+
+
+def _mask_prompts(
+    model: PromptableModel, view: SliceView, points: Sequence[tuple[str, PromptSet]]
+) -> list[tuple[str, PromptSet]]:
+    """The expected contour as a mask prompt, with its box, and with the points of every set that has no box."""
+    import torch
+
+    logits = torch.from_numpy(mask_prompt(view.expected_mm))[None]
+    if logits.shape[-1] != 4 * model.card.feature_size:
+        return []
+    prompts = [("expected mask + box", PromptSet(box=bounding_box(view.box_source), mask_logits=logits))]
+    for name, prompt in points:
+        if prompt.box is None:
+            prompts.append((f"{name} + expected mask", PromptSet(prompt.points, prompt.labels, mask_logits=logits)))
     return prompts
 
 

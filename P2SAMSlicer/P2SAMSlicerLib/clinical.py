@@ -104,13 +104,17 @@ class Lesion:
 
 @dataclass(frozen=True)
 class _Views:
-    """The looked-at slices: indices, HU and images on the region of interest, what the candidates see; doubts in words."""
+    """The looked-at slices on the region of interest: indices, HU, images, what the candidates see; doubts in words.
+
+    ``changes`` are the strengths of the change between the visits; None where they were not compared.
+    """
 
     region: Region
     indices: list[int]
     hu: list[NDArray[np.float32]]
     images: list[NDArray[np.uint8]]
     slices: list[SliceView]
+    changes: list[NDArray[np.float32]] | None
     doubts: tuple[str, ...]
 
 
@@ -201,7 +205,9 @@ def _views(
     # Without the offset between the visits, the same tissue has the same grey as on the prior's images.
     offset = np.float32(change.offset_hu if change else 0.0)
     images = [to_rgb(plane - offset, lesion.windows[1]) for plane in hu]
-    expected, doubts = _expected(lesion, region, change, evidence, model.card.feature_size, indices, images, distances)
+    strengths = None if change is None else [region.crop(change.slice_strength(z), grid, outside=0.0) for z in indices]
+    seen = (indices, images, distances, strengths)
+    expected, doubts = _expected(lesion, region, change, evidence, model.card.feature_size, *seen)
     filled = [row for row, mask in enumerate(expected) if mask.any()]
     slices: list[SliceView] = []
     for start in range(0, len(indices), _ENCODE_BATCH):
@@ -212,7 +218,7 @@ def _views(
             expected_mm = _expected_mm(expected[row], distances[row], region.pixel_mm)
             slices.append(SliceView(features[offset_row], distances[row], expected_mm, expected[nearest]))
         step("encode", min(start + _ENCODE_BATCH, len(indices)), len(indices))
-    return _Views(region, indices, hu, images, slices, doubts)
+    return _Views(region, indices, hu, images, slices, strengths, doubts)
 
 
 def _expected_mm(expected: BoolArray, distance_mm: NDArray[np.float32], pixel_mm: float) -> NDArray[np.float32]:
@@ -231,16 +237,16 @@ def _expected(
     indices: list[int],
     images: list[NDArray[np.uint8]],
     distances: list[NDArray[np.float32]],
+    strengths: list[NDArray[np.float32]] | None,
 ) -> tuple[list[BoolArray], tuple[str, ...]]:
     """The expected contour of every slice, and doubts: the registered contour stands in where it cannot be made."""
     registered: list[BoolArray] = [distance >= 0 for distance in distances]
-    if change is None:
+    if change is None or strengths is None:
         return registered, ()
     grid, expected = lesion.followup.grid, []
-    for z, image, distance in zip(indices, images, distances, strict=True):
+    for z, image, distance, strength in zip(indices, images, distances, strengths, strict=True):
         before = to_rgb(region.crop(change.slice_prior(z), grid), lesion.windows[0])
         towards = evidence.hu_map(image[..., 0], cells) - evidence.hu_map(before[..., 0], cells)
-        strength = region.crop(change.slice_strength(z), grid, outside=0.0)
         expected.append(expected_contour(distance, strength, towards, region.pixel_mm))
     doubts = []
     if change.centre_strength > CHANGED_CENTRE:
@@ -275,12 +281,12 @@ def _slices(
         best = chosen[row]
         signals = review.slice_signals(
             masks[row],
-            float("nan") if best is None else scored[row][best].proposal.predicted_iou,
             [s.proposal for s in scored[row]],
             neighbours,
             views.slices[row].distance_mm >= 0,
             views.hu[row],
             views.region.pixel_mm,
+            None if views.changes is None else views.changes[row],
         )
         result.append(LesionSlice(index, tuple(_candidate(s) for s in scored[row]), best, signals))
     return tuple(result)

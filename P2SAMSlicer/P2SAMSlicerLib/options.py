@@ -17,7 +17,7 @@ ModalityChoice = Literal["ct", "cbct"]
 LONGEST_MM = 500.0
 #: Parts and negative points by mode. Paper mode: the authors' range on CT with a SAM that was not adapted (appendix C, table
 #: 10). Clinical mode: the box tells more than points do, and every candidate costs a decode.
-USUAL_PARTS: dict[str, int] = {"clinical": 2, "paper": 2}
+USUAL_PARTS: dict[str, int] = {"clinical": 5, "paper": 2}
 USUAL_NEGATIVES: dict[str, tuple[int, ...]] = {"clinical": (1,), "paper": (45,)}
 
 

@@ -1,8 +1,9 @@
 """Review priority: which slices and segments to look at first. It sorts; it never says that a contour is right.
 
-The signals are independent of the figure that chose the candidate: how much the model's other answers disagree, the model's
-own predicted IoU, agreement with neighbouring slices, how far the contour left the registered one, and how sharp the CT is
-along the border.
+None of the signals is the figure that chose the candidate: how much the model's other answers disagree, agreement with
+neighbouring slices, how far the contour left the registered one, how much the visits differ along the border, how sharp the CT
+is there, and how small the lesion is on the slice. They were taken up because they sort the slices of simulated visits of
+training patients by error; the model's own predicted IoU does not, and was left out.
 """
 
 from __future__ import annotations
@@ -13,32 +14,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from P2SAMSlicerLib.candidates import WITHOUT_MODEL, Proposal
+from P2SAMSlicerLib.expected import signed_pixels_mm
 from P2SAMSlicerLib.volume import BoolArray
 
 #: HU step across the border (3 mm inside against 3 mm outside) that counts as sharp; muscle against fat is about 150.
 SHARP_HU = 100.0
+#: The border, as a band to either side of it in mm, along which differences between the visits count.
+BORDER_MM = 4.0
+#: Change of the visits (as a multiple of what is usual) that is as doubtful as can be.
+LARGE_CHANGE = 3.0
+#: A lesion as wide as this on a slice (side of a square of its area, in mm) is not small there.
+NOT_SMALL_MM = 40.0
 #: Share of a segment's slices that sets its priority: the doubtful ones, not the average.
 WORST_SHARE = 0.2
 
 
 def slice_signals(
     chosen: BoolArray,
-    chosen_iou: float,
     proposals: Sequence[Proposal],
     neighbours: Sequence[BoolArray],
     registered: BoolArray,
     hu: NDArray[np.float32],
     pixel_mm: float,
+    change: NDArray[np.float32] | None = None,
 ) -> dict[str, float]:
     """The independent signals of one slice, each 0 (quiet) to 1 (look here).
 
     :param chosen: the chosen mask on the region of interest.
-    :param chosen_iou: the model's predicted IoU of it; NaN if no model made it.
     :param proposals: all candidates of the slice.
     :param neighbours: chosen masks of the slices before and after.
     :param registered: the carried contour on the region.
     :param hu: the slice's HU on the region.
     :param pixel_mm: pixel size of the region.
+    :param change: strength of the change between the visits, see :class:`~P2SAMSlicerLib.change.VisitChange`; None if they
+        were not compared.
     """
     others = [p.mask for p in proposals if p.origin not in WITHOUT_MODEL and p.mask.any()]
     if not chosen.any() and not registered.any():
@@ -47,11 +56,13 @@ def slice_signals(
     along = [_difference(chosen, other) for other in neighbours]
     signals = {
         "model answers disagree": min(1.0, 2.0 * disagreement),
-        "low predicted IoU": 1.0 - chosen_iou if np.isfinite(chosen_iou) else 0.5,
         "differs from neighbouring slices": max(along) if along else 0.0,
         "differs from the registered contour": _difference(chosen, registered),
         "blurred border": 1.0 - min(1.0, _border_step(chosen, hu, pixel_mm) / SHARP_HU),
+        "small on this slice": 1.0 - min(1.0, np.count_nonzero(chosen) ** 0.5 * pixel_mm / NOT_SMALL_MM),
     }
+    if change is not None:
+        signals["the visits differ along the border"] = _change_along(chosen if chosen.any() else registered, change, pixel_mm)
     return {name: float(np.clip(value, 0.0, 1.0)) for name, value in signals.items()}
 
 
@@ -73,6 +84,12 @@ def _difference(first: BoolArray, second: BoolArray) -> float:
     """1 - Dice of two masks of one slice; 0 if both are empty."""
     total = np.count_nonzero(first) + np.count_nonzero(second)
     return 1.0 - 2.0 * np.count_nonzero(first & second) / total if total else 0.0
+
+
+def _change_along(mask: BoolArray, change: NDArray[np.float32], pixel_mm: float) -> float:
+    """Mean change in a band along the border, as a share of a large one."""
+    band = np.abs(signed_pixels_mm(mask, pixel_mm, BORDER_MM)) < BORDER_MM
+    return float(np.minimum(change[band], LARGE_CHANGE).mean()) / LARGE_CHANGE if band.any() else 0.0
 
 
 def _border_step(mask: BoolArray, hu: NDArray[np.float32], pixel_mm: float) -> float:

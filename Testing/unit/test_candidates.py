@@ -19,6 +19,7 @@ from P2SAMSlicerLib.candidates import (
     Proposal,
     SliceView,
     bounding_box,
+    mask_prompt,
     propose,
 )
 from P2SAMSlicerLib.models.protocol import Decoded, PromptSet
@@ -76,6 +77,25 @@ def test_the_box_of_a_mask_goes_to_the_edges_of_its_pixels() -> None:
     mask = np.zeros((50, 50), dtype=bool)
     mask[10:21, 30:35] = True
     np.testing.assert_allclose(bounding_box(mask), [29.5, 9.5, 34.5, 20.5])
+
+
+def test_a_model_that_knows_masks_is_also_asked_with_the_expected_contour() -> None:
+    carried = disc(25)
+    model = BrightnessModel(("points", "box", "mask"))
+    view = view_of(model, disc(30), carried)
+    found = proposed(model, [view], 2, (1,))[0]
+    boxed = named(found, "expected mask + box").prompt
+    assert boxed.mask_logits is not None
+    assert boxed.box is not None
+    assert np.array_equal(boxed.mask_logits[0].numpy() > 0, carried)
+    pointed = named(found, "parts 2, negatives 1 + expected mask").prompt
+    assert (pointed.box, pointed.mask_logits is not None) == (None, True)
+    assert not any("mask" in each.origin for each in proposed(BrightnessModel(("points", "box")), [view], 2, (1,))[0])
+
+
+def test_a_contour_as_a_mask_prompt_is_its_distance_as_logits() -> None:
+    logits = mask_prompt(np.array([[-100.0, -3.0, 0.0, 1.5, 100.0]], np.float32))
+    assert logits.tolist() == [[-6.0, -2.0, 0.0, 1.0, 6.0]]
 
 
 @given(st.integers(0, 39), st.integers(0, 39), st.integers(1, 40), st.integers(1, 40), st.sampled_from([*BOX_SCALES, 2.0]))

@@ -22,6 +22,7 @@ def test_what_the_border_and_the_figures_describe_is_said() -> None:
     assert "between the chosen candidate and the expected contour" in told
     assert "at most 2 mm from the candidate" in told
     assert "describe the chosen candidate" in told
+    assert "sarcomas and lung tumours only; nothing is known of it elsewhere" in told
 
 
 def test_a_cbct_is_said_to_be_carried_without_an_expected_contour() -> None:

@@ -10,12 +10,13 @@ from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 from P2SAMSlicerLib.candidates import REGISTERED, Proposal
 from P2SAMSlicerLib.models.protocol import PromptSet
-from P2SAMSlicerLib.review import SHARP_HU, priority, segment_priority, slice_signals
+from P2SAMSlicerLib.review import LARGE_CHANGE, NOT_SMALL_MM, SHARP_HU, priority, segment_priority, slice_signals
 
 Mask = NDArray[np.bool_]
 
-DISAGREE, IOU, ALONG = "model answers disagree", "low predicted IoU", "differs from neighbouring slices"
+DISAGREE, ALONG, SMALL = "model answers disagree", "differs from neighbouring slices", "small on this slice"
 REGISTERED_SIGNAL, BLURRED = "differs from the registered contour", "blurred border"
+CHANGED = "the visits differ along the border"
 
 
 def disc(radius: float, x: float = 16.0) -> Mask:
@@ -30,23 +31,23 @@ def proposal(mask: Mask, origin: str = "box x1") -> Proposal:
 
 def signals(
     chosen: Mask,
-    iou: float = 1.0,
     others: list[Mask] | None = None,
     neighbours: list[Mask] | None = None,
     registered: Mask | None = None,
     step_hu: float = 500.0,
-    pixel_mm: float = 1.0,
+    pixel_mm: float = 3.0,
+    change: float | None = 0.0,
 ) -> dict[str, float]:
     proposals = [proposal(mask) for mask in ([chosen] if others is None else others)]
     hu = np.where(chosen, step_hu, 0.0).astype(np.float32)
     return slice_signals(
         chosen,
-        iou,
         proposals,
         [chosen] if neighbours is None else neighbours,
         chosen if registered is None else registered,
         hu,
         pixel_mm,
+        None if change is None else np.full(chosen.shape, change, np.float32),
     )
 
 
@@ -55,21 +56,28 @@ masks = npst.arrays(np.bool_, (12, 12))
 
 @given(
     masks,
-    st.floats(-1, 3) | st.just(float("nan")),
     st.lists(masks, max_size=3),
     st.lists(masks, max_size=2),
     masks,
     st.floats(-1000, 3000),
     st.floats(0.1, 3),
+    st.none() | st.floats(0, 50),
 )
 def test_every_signal_and_the_priority_lie_between_0_and_1(
-    chosen: Mask, iou: float, others: list[Mask], neighbours: list[Mask], registered: Mask, step_hu: float, pixel_mm: float
+    chosen: Mask,
+    others: list[Mask],
+    neighbours: list[Mask],
+    registered: Mask,
+    step_hu: float,
+    pixel_mm: float,
+    change: float | None,
 ) -> None:
-    found = signals(chosen, iou, others, neighbours, registered, step_hu, pixel_mm)
+    found = signals(chosen, others, neighbours, registered, step_hu, pixel_mm, change)
+    known = {DISAGREE, ALONG, REGISTERED_SIGNAL, BLURRED, SMALL} | (set() if change is None else {CHANGED})
     if chosen.any():
-        assert set(found) == {DISAGREE, IOU, ALONG, REGISTERED_SIGNAL, BLURRED}
+        assert set(found) == known
     else:
-        assert set(found) <= {DISAGREE, IOU, ALONG, REGISTERED_SIGNAL, BLURRED}
+        assert set(found) <= known
     assert all(0.0 <= value <= 1.0 for value in found.values())
     assert 0.0 <= priority(found) <= 1.0
 
@@ -82,7 +90,7 @@ def test_each_doubt_raises_its_own_signal_and_no_other() -> None:
     quiet, mask, far = signals(disc(8)), disc(8), disc(6, 26)
     loud = {
         DISAGREE: signals(mask, others=[mask, far]),
-        IOU: signals(mask, iou=0.4),
+        CHANGED: signals(mask, change=2.0),
         ALONG: signals(mask, neighbours=[mask, far]),
         REGISTERED_SIGNAL: signals(mask, registered=far),
         BLURRED: signals(mask, step_hu=10.0),
@@ -96,9 +104,10 @@ def test_each_doubt_raises_its_own_signal_and_no_other() -> None:
 def test_the_signals_have_their_analytic_values() -> None:
     left, right = np.zeros((10, 10), bool), np.zeros((10, 10), bool)
     left[2:6, 2:6], right[2:6, 4:8] = True, True  # Dice 1/2
-    found = signals(left, iou=0.7, others=[right, left], neighbours=[left, right], registered=right, step_hu=SHARP_HU / 4)
+    found = signals(left, [right, left], [left, right], right, step_hu=SHARP_HU / 4, pixel_mm=2.0, change=LARGE_CHANGE / 5)
     assert found[DISAGREE] == pytest.approx(0.5)
-    assert found[IOU] == pytest.approx(0.3)
+    assert found[SMALL] == pytest.approx(1.0 - 8.0 / NOT_SMALL_MM)
+    assert found[CHANGED] == pytest.approx(0.2)
     assert found[ALONG] == pytest.approx(0.5)
     assert found[REGISTERED_SIGNAL] == pytest.approx(0.5)
     assert found[BLURRED] == pytest.approx(0.75)
@@ -110,21 +119,21 @@ def test_a_dark_lesion_has_as_sharp_a_border_as_a_bright_one() -> None:
 
 def test_the_registered_contour_is_not_an_answer_of_the_model() -> None:
     mask, hu = disc(8), np.zeros((32, 32), np.float32)
-    only = slice_signals(mask, 1.0, [proposal(mask, REGISTERED)], [], mask, hu, 1.0)
+    only = slice_signals(mask, [proposal(mask, REGISTERED)], [], mask, hu, 1.0)
     assert only[DISAGREE] == 1.0
-    ignored = slice_signals(mask, 1.0, [proposal(mask), proposal(disc(4, 27), REGISTERED)], [], mask, hu, 1.0)
+    ignored = slice_signals(mask, [proposal(mask), proposal(disc(4, 27), REGISTERED)], [], mask, hu, 1.0)
     assert ignored[DISAGREE] == 0.0
 
 
 def test_a_lesion_that_is_absent_beside_slices_that_have_it_calls_for_a_look() -> None:
-    found = signals(np.zeros((32, 32), bool), iou=float("nan"), others=[disc(8)], neighbours=[disc(8)], registered=disc(8))
+    found = signals(np.zeros((32, 32), bool), others=[disc(8)], neighbours=[disc(8)], registered=disc(8))
     assert found[ALONG] == found[REGISTERED_SIGNAL] == found[DISAGREE] == found[BLURRED] == 1.0
-    assert priority(found) > 0.85
+    assert priority(found) > 0.8
 
 
 def test_a_slice_where_no_lesion_was_expected_and_none_is_drawn_does_not_come_first() -> None:
     nothing = np.zeros((32, 32), bool)
-    assert priority(signals(nothing, iou=float("nan"), others=[disc(8)], neighbours=[nothing])) < 0.5
+    assert priority(signals(nothing, others=[disc(8)], neighbours=[nothing])) < 0.5
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=40))

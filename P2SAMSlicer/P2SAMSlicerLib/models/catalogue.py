@@ -25,6 +25,7 @@ class CatalogueEntry:
     :param architecture: ``tiny_vit`` (LiteMedSAM), ``vit_b``, ``vit_l`` or ``vit_h`` (SAM).
     :param preprocessing: how the model wants its images.
     :param trained_prompts: prompts that the weights were trained with.
+    :param adapter: file in ``Resources/Models`` that goes on top of the weights, or None.
     :param file_name: name of the weights file in the model folder.
     :param url: where it can be downloaded, or None.
     :param package: Python package that brings it, or None.
@@ -43,6 +44,7 @@ class CatalogueEntry:
     architecture: str
     preprocessing: Preprocessing
     trained_prompts: tuple[Prompt, ...]
+    adapter: str | None
     file_name: str
     url: str | None
     package: str | None

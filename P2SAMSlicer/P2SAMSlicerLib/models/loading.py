@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from P2SAMSlicerLib.errors import ModelError
 from P2SAMSlicerLib.models import authors_checkpoint, lite_medsam, sam, store
+from P2SAMSlicerLib.models.adapter import apply_adapter, is_adapter, read_card, read_tensors
 from P2SAMSlicerLib.models.allocator import keep_freed_memory
 from P2SAMSlicerLib.models.catalogue import CatalogueEntry, catalogue_entry
-from P2SAMSlicerLib.models.checkpoint import check_architecture, check_file, load_weights, read_state_dict
+from P2SAMSlicerLib.models.checkpoint import check_architecture, check_file, hash_file, load_weights, read_state_dict
+from P2SAMSlicerLib.models.preprocessing import Preprocessing
 from P2SAMSlicerLib.models.protocol import ModelCard, PromptableModel
+from P2SAMSlicerLib.resources import resource_path
 
 if TYPE_CHECKING:
     import torch
@@ -25,25 +29,44 @@ DEVICES = ("auto", "cuda", "mps", "cpu")
 UNKNOWN_LICENCE = "NOASSERTION"
 
 
+@dataclass(frozen=True)
+class LoadedNetwork:
+    """A network with its final weights, as training needs it.
+
+    :param card: what the weights are.
+    :param network: with ``image_encoder``, ``prompt_encoder`` and ``mask_decoder``, on ``device``; nothing in it learns.
+    :param preprocessing: how it wants its images.
+    """
+
+    card: ModelCard
+    network: Any
+    preprocessing: Preprocessing
+    device: torch.device
+
+
 def check_model(model: str, checkpoint: Path | None = None, *, allow_unverified: bool = False) -> Path:
     """Check a model as far as that is possible without importing torch.
 
     :param model: id in the catalogue.
-    :param checkpoint: weights file of the user's own choice; None for the downloaded or packaged one.
+    :param checkpoint: weights file of the user's own choice, or an adapter (``.safetensors``) for the model's own weights;
+        None for the downloaded or packaged one.
     :param allow_unverified: accept a file whose SHA-256 is not the catalogue's, for weights adapted by the user.
-    :returns: the weights file that :func:`load_model` will load.
+    :returns: the weights file that :func:`load_model` will load; the base's where there is an adapter.
     :raises ModelError: unknown model, a Python package or the file missing, or the file is not the model's.
     """
     entry = catalogue_entry(model)
     if importlib.util.find_spec("torch") is None:
         raise ModelError(f"{model} needs a package that is not installed: pip install torch")
     _backend(entry).check_installed()
-    path = store.find(model) if checkpoint is None else Path(checkpoint)
+    adapter = _adapter_of(entry, checkpoint)
+    path = store.find(model) if checkpoint is None or adapter == checkpoint else Path(checkpoint)
     if path is None:
         raise ModelError(
             f"{model}: its weights are not on this computer; download them (p2sam models download {model}) or name a file"
         )
-    check_file(path, None if allow_unverified else entry.sha256)
+    sha256 = check_file(path, None if allow_unverified else entry.sha256)
+    if adapter is not None:
+        _check_adapter(adapter, entry, sha256)
     return path
 
 
@@ -59,18 +82,32 @@ def load_model(
 
     :param model: id in the catalogue.
     :param device: ``auto`` (CUDA, else MPS, else CPU), ``cuda``, ``cuda:1``, ``mps`` or ``cpu``.
-    :param checkpoint: weights file of the user's own choice; None for the downloaded or packaged one.
+    :param checkpoint: weights file of the user's own choice, or an adapter; None for the downloaded or packaged one.
     :param seed_weights: for tests: random weights from this seed instead of a file.
     :param allow_unverified: accept a file whose SHA-256 is not the catalogue's.
     :raises ModelError: see :func:`check_model`; or the device is not there; or the weights do not fit the architecture.
     """
+    from P2SAMSlicerLib.models.sam_family import SamFamilyModel
+
+    loaded = load_network(model, device, checkpoint, seed_weights, allow_unverified=allow_unverified)
+    backend = _backend(catalogue_entry(model))
+    backend.prepare_for_inference(loaded.network, loaded.device)
+    return SamFamilyModel(loaded.card, loaded.network, loaded.preprocessing, loaded.device, encode_chunk=backend.ENCODE_CHUNK)
+
+
+def load_network(
+    model: str,
+    device: str = "auto",
+    checkpoint: Path | None = None,
+    seed_weights: int | None = None,
+    *,
+    allow_unverified: bool = False,
+) -> LoadedNetwork:
+    """The network of a model with its weights, for training; parameters and errors as of :func:`load_model`."""
     entry = catalogue_entry(model)
     keep_freed_memory()
     path = check_model(model, checkpoint, allow_unverified=allow_unverified) if seed_weights is None else None
     place = _resolve_device(device)
-
-    from P2SAMSlicerLib.models.sam_family import SamFamilyModel
-
     backend = _backend(entry)
     if path is None:
         network = _build_seeded(backend, entry.architecture, seed_weights)
@@ -86,11 +123,39 @@ def load_model(
         network = backend.build_network(entry.architecture)
         load_weights(network, state, path, entry.architecture)
         card = _card_of_file(entry, network, path, sha256, adaptation)
+        adapter = _adapter_of(entry, checkpoint)
+        if adapter is not None:
+            apply_adapter(network, read_tensors(adapter), adapter)
+            card = _card_of_adapter(card, adapter)
     network.requires_grad_(False)
     # Moved before eval mode: LiteMedSAM's encoder derives tensors at that moment, which a later move would leave behind.
     network.to(place)
-    backend.prepare_for_inference(network, place)
-    return SamFamilyModel(card, network, entry.preprocessing, place, encode_chunk=backend.ENCODE_CHUNK)
+    return LoadedNetwork(card, network, entry.preprocessing, place)
+
+
+def _adapter_of(entry: CatalogueEntry, checkpoint: Path | None) -> Path | None:
+    """The adapter that goes on top of the base's weights: the user's, else the catalogue's for this model."""
+    if checkpoint is not None:
+        return checkpoint if is_adapter(checkpoint) else None
+    return resource_path(f"Models/{entry.adapter}") if entry.adapter else None
+
+
+def _check_adapter(adapter: Path, entry: CatalogueEntry, base_sha256: str) -> None:
+    card = read_card(adapter)
+    if card.base_sha256 != base_sha256:
+        raise ModelError(f"{adapter.name}: was made for other weights of {card.base} than those of {entry.id} on this computer")
+
+
+def _card_of_adapter(base: ModelCard, adapter: Path) -> ModelCard:
+    card = read_card(adapter)
+    return replace(
+        base,
+        title=card.title,
+        trained_prompts=card.trained_prompts,
+        sha256=hash_file(adapter),
+        source=f"adapter {adapter.name} on {base.title}, SHA-256 {base.sha256}",
+        licence=card.licence,
+    )
 
 
 def _backend(entry: CatalogueEntry) -> ModuleType:

@@ -1,0 +1,99 @@
+"""The training data: CTs with a contour of the tumour, in folders.
+
+A folder of one patient, or of one case of ``p2sam simulate``, holds pairs of files: ``CT_image`` and ``CT_mask``, ``ct`` and
+``seg``, ``prior_ct`` and ``prior_seg``, ``followup_ct`` and ``followup_seg``. Each pair is one annotated CT.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from P2SAMSlicerLib.errors import InputError
+from P2SAMSlicerLib.simulation import HELD_OUT_FILLS
+
+#: Names of a CT and of its contour, without their endings.
+PAIRS = (("CT_image", "CT_mask"), ("ct", "seg"), ("prior_ct", "prior_seg"), ("followup_ct", "followup_seg"))
+#: Endings in the order in which they are looked for; "" is a DICOM folder.
+ENDINGS = (".nii.gz", ".seg.nrrd", ".nrrd", ".nii", ".mha", ".mhd", "")
+
+
+@dataclass(frozen=True)
+class AnnotatedCT:
+    """One CT and its contour, not read yet.
+
+    :param name: of its folder and of the CT's file.
+    :param patient: the same for all CTs of one patient; training and validation never share a patient.
+    :param segment: name of the tumour, for contours that hold several structures.
+    """
+
+    name: str
+    patient: str
+    ct: Path
+    contour: Path
+    segment: str | None = None
+
+
+def find_annotated_cts(folder: Path) -> list[AnnotatedCT]:
+    """All annotated CTs of the folders in a folder, by name.
+
+    :raises InputError: there is none; or one was made in a way that is kept for testing, see
+        :data:`~P2SAMSlicerLib.simulation.HELD_OUT_FILLS`.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder.name or folder}: not a folder of training cases")
+    found = [each for path in sorted(folder.iterdir()) if path.is_dir() for each in _in_folder(path)]
+    if not found:
+        names = ", ".join(f"{ct} and {contour}" for ct, contour in PAIRS)
+        raise InputError(f"{folder.name or folder}: no folder in it holds a CT with its contour (named {names})")
+    return found
+
+
+def split_by_patient(cts: Sequence[AnnotatedCT], share: float, seed: int) -> tuple[list[AnnotatedCT], list[AnnotatedCT]]:
+    """Training and validation CTs without a common patient.
+
+    :param share: of the patients that validate; at least one does if it is above 0.
+    :raises InputError: nobody would be left to train on.
+    """
+    import numpy as np
+
+    patients = sorted({each.patient for each in cts})
+    count = max(1, round(share * len(patients))) if share > 0 else 0
+    if count >= len(patients):
+        raise InputError(f"--validation: with {len(patients)} patient(s) nobody would be left to train on")
+    held = {patients[i] for i in np.random.default_rng(seed).permutation(len(patients))[:count]}
+    return [c for c in cts if c.patient not in held], [c for c in cts if c.patient in held]
+
+
+def _in_folder(folder: Path) -> list[AnnotatedCT]:
+    facts = _facts(folder)
+    patient, fill, segment = facts.get("patient") or facts.get("source"), facts.get("fill"), facts.get("segment")
+    if fill in HELD_OUT_FILLS:
+        raise InputError(f"{folder.name}: was simulated with the fill '{fill}', which is kept for testing and never trained on")
+    found = []
+    for ct_name, contour_name in PAIRS:
+        ct, contour = _find(folder, ct_name), _find(folder, contour_name)
+        vanished = ct_name == "followup_ct" and facts.get("change") == "vanish"
+        if ct is not None and contour is not None and not vanished:
+            found.append(AnnotatedCT(f"{folder.name}/{ct.name}", patient or folder.name, ct, contour, segment))
+    return found
+
+
+def _facts(folder: Path) -> dict[str, str]:
+    """What ``case.json`` says, as words."""
+    path = folder / "case.json"
+    if not path.is_file():
+        return {}
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder.name}: case.json cannot be read as JSON") from error
+    if not isinstance(facts, dict):
+        raise InputError(f"{folder.name}: case.json holds no JSON object")
+    return {name: str(value) for name, value in facts.items() if value is not None}
+
+
+def _find(folder: Path, stem: str) -> Path | None:
+    return next((path for ending in ENDINGS if (path := folder / f"{stem}{ending}").exists()), None)
