@@ -1,6 +1,6 @@
 """Review priority: which slices and segments to look at first. It sorts; it never says that a contour is right.
 
-None of the signals is the figure that chose the candidate: how much the model's other answers disagree, agreement with
+None of the signals is the figure that chose the candidate: how much the model's answers to boxes disagree, agreement with
 neighbouring slices, how far the contour left the registered one, how much the visits differ along the border, how sharp the CT
 is there, and how small the lesion is on the slice. They were taken up because they sort the slices of simulated visits of
 training patients by error; the model's own predicted IoU does not, and was left out.
@@ -13,10 +13,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from P2SAMSlicerLib.candidates import WITHOUT_MODEL, Proposal
+from P2SAMSlicerLib.candidates import Proposal
 from P2SAMSlicerLib.expected import signed_pixels_mm
 from P2SAMSlicerLib.volume import BoolArray
 
+#: Name of the signal that says how much the chosen contour differs from the model's answers to boxes.
+DISAGREEMENT = "answers to boxes disagree"
 #: HU step across the border (3 mm inside against 3 mm outside) that counts as sharp; muscle against fat is about 150.
 SHARP_HU = 100.0
 #: The border, as a band to either side of it in mm, along which differences between the visits count.
@@ -49,13 +51,13 @@ def slice_signals(
     :param change: strength of the change between the visits, see :class:`~P2SAMSlicerLib.change.VisitChange`; None if they
         were not compared.
     """
-    others = [p.mask for p in proposals if p.origin not in WITHOUT_MODEL and p.mask.any()]
+    others = [p.mask for p in proposals if _is_answer_to_box(p) and p.mask.any()]
     if not chosen.any() and not registered.any():
-        return {"model answers disagree": 0.0}  # nothing was expected there, and nothing is drawn
+        return {DISAGREEMENT: 0.0}  # nothing was expected there, and nothing is drawn
     disagreement = float(np.mean([_difference(chosen, other) for other in others])) if others else 1.0
     along = [_difference(chosen, other) for other in neighbours]
     signals = {
-        "model answers disagree": min(1.0, 2.0 * disagreement),
+        DISAGREEMENT: min(1.0, 2.0 * disagreement),
         "differs from neighbouring slices": max(along) if along else 0.0,
         "differs from the registered contour": _difference(chosen, registered),
         "blurred border": 1.0 - min(1.0, _border_step(chosen, hu, pixel_mm) / SHARP_HU),
@@ -64,6 +66,12 @@ def slice_signals(
     if change is not None:
         signals["the visits differ along the border"] = _change_along(chosen if chosen.any() else registered, change, pixel_mm)
     return {name: float(np.clip(value, 0.0, 1.0)) for name, value in signals.items()}
+
+
+def _is_answer_to_box(proposal: Proposal) -> bool:
+    """Whether the model was asked with nothing but a box: its answers to parts differ for reasons of their own."""
+    prompt = proposal.prompt
+    return prompt.box is not None and prompt.points is None and prompt.mask_logits is None
 
 
 def priority(signals: Mapping[str, float]) -> float:

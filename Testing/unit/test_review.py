@@ -14,7 +14,7 @@ from P2SAMSlicerLib.review import LARGE_CHANGE, NOT_SMALL_MM, SHARP_HU, priority
 
 Mask = NDArray[np.bool_]
 
-DISAGREE, ALONG, SMALL = "model answers disagree", "differs from neighbouring slices", "small on this slice"
+DISAGREE, ALONG, SMALL = "answers to boxes disagree", "differs from neighbouring slices", "small on this slice"
 REGISTERED_SIGNAL, BLURRED = "differs from the registered contour", "blurred border"
 CHANGED = "the visits differ along the border"
 
@@ -26,7 +26,8 @@ def disc(radius: float, x: float = 16.0) -> Mask:
 
 
 def proposal(mask: Mask, origin: str = "box x1") -> Proposal:
-    return Proposal(origin, PromptSet(), np.where(mask, 1.0, -1.0).astype(np.float32), 0.9)
+    box = None if origin == REGISTERED else np.array([8, 8, 24, 24], np.float32)
+    return Proposal(origin, PromptSet(box=box), np.where(mask, 1.0, -1.0).astype(np.float32), 0.9)
 
 
 def signals(
@@ -123,6 +124,13 @@ def test_the_registered_contour_is_not_an_answer_of_the_model() -> None:
     assert only[DISAGREE] == 1.0
     ignored = slice_signals(mask, [proposal(mask), proposal(disc(4, 27), REGISTERED)], [], mask, hu, 1.0)
     assert ignored[DISAGREE] == 0.0
+
+
+def test_answers_to_points_are_not_compared() -> None:
+    mask, hu = disc(8), np.zeros((32, 32), np.float32)
+    point = PromptSet(np.zeros((1, 2), np.float32), np.ones(1, np.int64), np.array([8, 8, 24, 24], np.float32))
+    elsewhere = Proposal("parts 1, negatives 0 + box", point, proposal(disc(4, 27)).logits, 0.9)
+    assert slice_signals(mask, [proposal(mask), elsewhere], [], mask, hu, 1.0)[DISAGREE] == 0.0
 
 
 def test_a_lesion_that_is_absent_beside_slices_that_have_it_calls_for_a_look() -> None:
