@@ -29,5 +29,8 @@ def method_notes(card: ModelCard, options: PropagationOptions) -> tuple[str, ...
         f"{EXPECTED_WEIGHT:g}), at most {BLEND_LIMIT_MM:g} mm from the candidate"
     )
     notes.append("distance, score, predicted IoU and the signals of a slice describe the chosen candidate")
-    notes.append(f"accuracy was measured on simulated second visits of {MEASURED_SITES} only; nothing is known of it elsewhere")
+    notes.append(
+        f"accuracy was measured with the default model on simulated second CTs of {MEASURED_SITES} only; nothing is known of it"
+        " elsewhere"
+    )
     return tuple(notes)

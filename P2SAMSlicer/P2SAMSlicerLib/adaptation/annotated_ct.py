@@ -6,18 +6,16 @@ A folder of one patient, or of one case of ``p2sam simulate``, holds pairs of fi
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from P2SAMSlicerLib.case_folder import find_file, read_facts
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.simulation import HELD_OUT_FILLS
 
 #: Names of a CT and of its contour, without their endings.
 PAIRS = (("CT_image", "CT_mask"), ("ct", "seg"), ("prior_ct", "prior_seg"), ("followup_ct", "followup_seg"))
-#: Endings in the order in which they are looked for; "" is a DICOM folder.
-ENDINGS = (".nii.gz", ".seg.nrrd", ".nrrd", ".nii", ".mha", ".mhd", "")
 
 
 @dataclass(frozen=True)
@@ -68,32 +66,14 @@ def split_by_patient(cts: Sequence[AnnotatedCT], share: float, seed: int) -> tup
 
 
 def _in_folder(folder: Path) -> list[AnnotatedCT]:
-    facts = _facts(folder)
+    facts = {name: str(value) for name, value in read_facts(folder).items() if value is not None}
     patient, fill, segment = facts.get("patient") or facts.get("source"), facts.get("fill"), facts.get("segment")
     if fill in HELD_OUT_FILLS:
         raise InputError(f"{folder.name}: was simulated with the fill '{fill}', which is kept for testing and never trained on")
     found = []
     for ct_name, contour_name in PAIRS:
-        ct, contour = _find(folder, ct_name), _find(folder, contour_name)
+        ct, contour = find_file(folder, ct_name), find_file(folder, contour_name)
         vanished = ct_name == "followup_ct" and facts.get("change") == "vanish"
         if ct is not None and contour is not None and not vanished:
             found.append(AnnotatedCT(f"{folder.name}/{ct.name}", patient or folder.name, ct, contour, segment))
     return found
-
-
-def _facts(folder: Path) -> dict[str, str]:
-    """What ``case.json`` says, as words."""
-    path = folder / "case.json"
-    if not path.is_file():
-        return {}
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder.name}: case.json cannot be read as JSON") from error
-    if not isinstance(facts, dict):
-        raise InputError(f"{folder.name}: case.json holds no JSON object")
-    return {name: str(value) for name, value in facts.items() if value is not None}
-
-
-def _find(folder: Path, stem: str) -> Path | None:
-    return next((path for ending in ENDINGS if (path := folder / f"{stem}{ending}").exists()), None)

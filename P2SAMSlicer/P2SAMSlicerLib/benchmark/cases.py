@@ -8,22 +8,19 @@ slices; contours as ``.seg.nrrd`` or label map), and may hold ``case.json`` with
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from P2SAMSlicerLib.case_folder import find_file, read_facts
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.resample import resample_mask, segments_on_grid
 from P2SAMSlicerLib.segmentation_file import read_segmentation
 from P2SAMSlicerLib.volume import BoolArray, Segment, Volume
 from P2SAMSlicerLib.volume_file import read_volume
 
-#: Endings of the four files, in the order in which they are looked for; "" is a DICOM folder.
-ENDINGS = (".nii.gz", ".seg.nrrd", ".nrrd", ".nii", ".mha", ".mhd", "")
 UNKNOWN = "unknown"
 VANISHED = "vanish"
 #: Words in a case's name or source that tell the site where case.json does not.
@@ -76,7 +73,9 @@ def find_cases(folder: Path, names: Sequence[str] = ()) -> list[BenchmarkCase]:
     """
     if not folder.is_dir():
         raise InputError(f"{folder.name or folder}: not a folder of cases")
-    there = {path.name: path for path in sorted(folder.iterdir()) if path.is_dir() and _find(path, "followup_ct") is not None}
+    there = {
+        path.name: path for path in sorted(folder.iterdir()) if path.is_dir() and find_file(path, "followup_ct") is not None
+    }
     for name in names:
         if name not in there:
             raise InputError(f"{folder.name or folder}: no case named '{name}'; it has: {', '.join(there) or 'none'}")
@@ -114,8 +113,8 @@ def _truth(case: BenchmarkCase, name: str, followup: Volume) -> BoolArray:
 
 
 def _case(folder: Path) -> BenchmarkCase:
-    facts = _facts(folder / "case.json")
-    truth = _find(folder, "followup_seg")
+    facts = read_facts(folder)
+    truth = find_file(folder, "followup_seg")
     change = str(facts.get("change", UNKNOWN))
     if truth is None and change != VANISHED:
         raise InputError(f"{folder.name}: the case has no followup_seg, and its change is not '{VANISHED}'")
@@ -136,30 +135,10 @@ def _case(folder: Path) -> BenchmarkCase:
 
 
 def _needed(folder: Path, stem: str) -> Path:
-    path = _find(folder, stem)
+    path = find_file(folder, stem)
     if path is None:
         raise InputError(f"{folder.name}: the case has no {stem}")
     return path
-
-
-def _find(folder: Path, stem: str) -> Path | None:
-    return next((path for ending in ENDINGS if (path := folder / f"{stem}{ending}").exists()), None)
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    """What is told of a case.
-
-    :raises InputError: the file is no JSON object.
-    """
-    if not path.is_file():
-        return {}
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path.parent.name}: {path.name} cannot be read as JSON") from error
-    if not isinstance(facts, dict):
-        raise InputError(f"{path.parent.name}: {path.name} holds no JSON object")
-    return facts
 
 
 def _site(text: str) -> str | None:
