@@ -11,6 +11,9 @@ from P2SAMSlicerLib.errors import InputError
 #: Endings in the order in which they are looked for; "" is a DICOM folder.
 ENDINGS = (".nii.gz", ".seg.nrrd", ".nrrd", ".nii", ".mha", ".mhd", "")
 
+#: What ``p2sam simulate`` writes where it was told nothing.
+UNKNOWN = "unknown"
+
 
 def find_file(folder: Path, stem: str) -> Path | None:
     """The file, or folder of DICOM slices, of this name; None if there is none."""
@@ -32,3 +35,9 @@ def read_facts(folder: Path) -> dict[str, Any]:
     if not isinstance(facts, dict):
         raise InputError(f"{folder.name}: {path.name} holds no JSON object")
     return facts
+
+
+def patient_of(folder: Path, facts: dict[str, Any]) -> str:
+    """Whose case it is: what ``case.json`` names as patient, or else as source; a folder that says neither is a patient."""
+    named = (facts.get(key) for key in ("patient", "source"))
+    return next((str(each) for each in named if each not in (None, "", UNKNOWN)), folder.name)

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from annotated_cases import GRID, lesion, write_pair, write_patients
+from P2SAMSlicerLib.adaptation import examples as examples_module
 from P2SAMSlicerLib.adaptation.annotated_ct import PAIRS, AnnotatedCT, find_annotated_cts, split_by_patient
 from P2SAMSlicerLib.adaptation.augmentation import augmented
 from P2SAMSlicerLib.adaptation.examples import PLACEMENTS, Example, examples_of
+from P2SAMSlicerLib.adaptation.surroundings import in_lung
 from P2SAMSlicerLib.clinical import BEYOND_ENDS_MM, REGION_PIXELS
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.intensity import WINDOWS, to_rgb
@@ -24,6 +26,12 @@ from scipy import ndimage
 from small_body import body, dice, stored
 
 MARGIN_MM = 25.0
+
+
+@pytest.fixture(autouse=True)
+def _no_lung(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other placements keep the CT's own surroundings, unless a test says otherwise."""
+    monkeypatch.setattr(examples_module, "IN_LUNG", 0.0)
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -131,7 +139,28 @@ def test_validation_with_one_patient_is_refused_in_one_line() -> None:
     assert split_by_patient(cts, 0.0, 0) == (cts, [])
 
 
-@pytest.fixture(scope="module")
+def test_named_patients_are_held_out_and_no_others() -> None:
+    cts = [AnnotatedCT(f"{p}{k}", p, Path("ct"), Path("seg")) for p in "ABC" for k in range(2)]
+    training, validation = split_by_patient(cts, 0.9, 0, ["B"])
+    assert {c.patient for c in validation} == {"B"}
+    assert {c.patient for c in training} == {"A", "C"}
+    with pytest.raises(InputError, match=r"^--hold-out: there is no patient 'D'; there are: A, B, C$"):
+        split_by_patient(cts, 0.0, 0, ["A", "D"])
+    with pytest.raises(InputError, match=r"^--hold-out: with 3 patient\(s\) nobody would be left to train on$"):
+        split_by_patient(cts, 0.0, 0, "ABC")
+
+
+@pytest.mark.parametrize(
+    ("facts", "patients"), [({"source": "unknown"}, 2), ({"source": "X"}, 1), ({"patient": "", "source": "X"}, 1)]
+)
+def test_a_source_that_nobody_named_makes_no_common_patient(facts: dict[str, str], patients: int, tmp_path: Path) -> None:
+    for name in ("P1", "P2"):
+        touch(tmp_path / name, "ct.nii.gz", "seg.nii.gz")
+        (tmp_path / name / "case.json").write_text(json.dumps(facts))
+    assert len({each.patient for each in find_annotated_cts(tmp_path)}) == patients
+
+
+@pytest.fixture
 def usual(tmp_path_factory: pytest.TempPathFactory) -> list[Example]:
     """The examples of the small body's one lesion."""
     return examples_of(annotated(write_patients(tmp_path_factory.mktemp("usual"), 1)), MARGIN_MM, seed=1)
@@ -175,6 +204,33 @@ def test_other_placements_show_the_same_lesion_elsewhere_and_otherwise_bright(us
     assert abs(means[0] - means[1]) > 0.2
 
 
+def test_some_other_placements_show_the_same_contour_in_lung(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examples_module, "IN_LUNG", 1.0)
+    ct = annotated(write_patients(tmp_path, 1))
+    found = examples_of(ct, MARGIN_MM, seed=1)
+    size = len(found) // PLACEMENTS
+    usual, lung = found[3], found[size + 3]
+    ring = ndimage.binary_dilation(lung.truth, iterations=8) & ~ndimage.binary_dilation(lung.truth, iterations=4)
+    assert np.median(lung.image[ring]) < 30 < np.median(usual.image[ring])
+    inside = ndimage.binary_erosion(lung.truth, iterations=3)
+    assert abs(float(np.median(lung.image[inside])) - float(np.median(usual.image[inside]))) < 40
+
+
+def test_lung_lies_around_the_tumour_and_leaves_it_and_the_wall_as_they_were() -> None:
+    rows, columns = np.indices((128, 128))
+    tumour = (rows - 64) ** 2 + (columns - 64) ** 2 < 20**2
+    hu = np.random.default_rng(0).normal(50, 10, tumour.shape).astype(np.float32)
+    shown = in_lung(hu, tumour, 1.0, np.random.default_rng(1))
+    core = ndimage.binary_erosion(tumour, iterations=3)
+    np.testing.assert_allclose(shown[core], hu[core], atol=1.0)
+    air, same = (shown < -600).mean(), np.isclose(shown, hu, atol=1.0).mean()
+    assert 0.3 < air < 0.9
+    assert same > core.mean() + 0.02, "no wall was left"
+    np.testing.assert_array_equal(shown, in_lung(hu, tumour, 1.0, np.random.default_rng(1)))
+    nothing = in_lung(hu, np.zeros_like(tumour), 1.0, np.random.default_rng(1))
+    assert np.isfinite(nothing).all()
+
+
 def test_examples_repeat_with_a_seed_and_differ_between_seeds(usual: list[Example], tmp_path: Path) -> None:
     ct = annotated(write_patients(tmp_path, 1))
     for seed, same in ((1, True), (2, False)):
@@ -190,7 +246,8 @@ def test_every_stored_axis_order_gives_the_same_examples(
     mask = lesion()
     volume = stored(body([mask], GRID, 5), order, flipped)
     contour = stored(Volume(mask.astype(np.uint8), GRID), order, flipped).array.astype(np.bool_)
-    write_pair(tmp_path / "P0", "ct.nrrd", "seg.nrrd", volume, contour)
+    # The usual name, because the other placements are drawn from it.
+    write_pair(tmp_path / "P0", "ct.nii.gz", "seg.nrrd", volume, contour)
     again = examples_of(annotated(tmp_path), MARGIN_MM, seed=1)
     assert len(again) == len(usual)
     for one, other in zip(usual, again, strict=True):

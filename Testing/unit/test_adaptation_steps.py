@@ -15,6 +15,7 @@ import small_network
 import torch
 from P2SAMSlicerLib.adaptation import training_step
 from P2SAMSlicerLib.adaptation.decoding import decode_for_training
+from P2SAMSlicerLib.adaptation.examples import Example
 from P2SAMSlicerLib.adaptation.feature_cache import cached_features
 from P2SAMSlicerLib.adaptation.losses import FOCAL_WEIGHT, distillation_loss, segmentation_loss
 from P2SAMSlicerLib.adaptation.prompt_sampling import KINDS, PromptBatch, make_prompts
@@ -189,31 +190,47 @@ def test_the_bases_answers_are_kept_for_boxes(kind: str, kept: bool, monkeypatch
 # Features and validation
 
 
-def test_cached_features_are_the_encoders_and_are_computed_once(tmp_path: Path) -> None:
-    network = small_network.seeded()
-    examples = [example(x) for x in range(60, 180, 20)]
+def test_cached_features_are_the_encoders_and_are_computed_once_a_patient(tmp_path: Path) -> None:
+    network, cache = small_network.seeded(), tmp_path / "cache"
+    examples = [replace(example(x), patient="AB"[x % 40 == 20]) for x in range(60, 180, 20)]
     events: list[ProgressEvent] = []
-    first = cached_features(tmp_path / "cache", network, PREPROCESSING, examples, "w", events.append)
-    torch.testing.assert_close(torch.from_numpy(np.array(first)).float(), encoded(network, examples), rtol=1e-3, atol=1e-3)
+
+    def encode(some: list[Example], weights: str = "w", *, shared: bool = False) -> np.ndarray:
+        events.clear()
+        return np.array(cached_features(cache, network, PREPROCESSING, some, weights, events.append, shared=shared))
+
+    first = encode(examples)
+    torch.testing.assert_close(torch.from_numpy(first).float(), encoded(network, examples), rtol=1e-3, atol=1e-3)
+    assert [event.done for event in events] == sorted(event.done for event in events)
     assert (events[-1].done, events[-1].total) == (6, 6)
-    events.clear()
-    np.testing.assert_array_equal(
-        cached_features(tmp_path / "cache", network, PREPROCESSING, examples, "w", events.append), first
-    )
+    assert len(list(cache.iterdir())) == 2
+    times = [file.stat().st_mtime_ns for file in sorted(cache.iterdir())]
+    # Another order, as another split of the patients has it, and one patient alone.
+    np.testing.assert_array_equal(encode(examples[::2] + examples[1::2]), np.concatenate([first[::2], first[1::2]]))
     assert not events
-    other = cached_features(tmp_path / "cache", network, PREPROCESSING, examples[:5], "w", events.append)
-    assert len(other) == 5
-    assert events
-    events.clear()
-    cached_features(tmp_path / "cache", network, PREPROCESSING, examples[:5], "other weights", events.append)
-    assert events
-    assert sorted(each.name for each in (tmp_path / "cache").iterdir()) == ["features.npy", "key.json"]
+    np.testing.assert_array_equal(encode(examples[::2], shared=True), first[::2])
+    assert not events
+    assert [file.stat().st_mtime_ns for file in sorted(cache.iterdir())] == times
+    encode(examples[::2], "other weights", shared=True)
+    assert len(list(cache.iterdir())) == 3
+    encode(examples[:1])
+    assert len(list(cache.iterdir())) == 1
 
 
-def test_a_truncated_feature_file_is_computed_again(tmp_path: Path) -> None:
+def test_features_in_half_precision_are_kept_apart_and_close(tmp_path: Path) -> None:
+    network, examples = small_network.seeded(), [example()]
+    whole = cached_features(tmp_path / "c", network, PREPROCESSING, examples, "w", silent, shared=True)
+    half = cached_features(tmp_path / "c", network, PREPROCESSING, examples, "w", silent, "bfloat16", shared=True)
+    assert len(list((tmp_path / "c").iterdir())) == 2
+    assert 0 < np.abs(np.array(whole, dtype=np.float32) - np.array(half, dtype=np.float32)).max() < 0.1
+
+
+@pytest.mark.parametrize("size", [0, 1000])
+def test_a_truncated_feature_file_is_computed_again(size: int, tmp_path: Path) -> None:
     network, examples = small_network.seeded(), [example()]
     first = np.array(cached_features(tmp_path / "cache", network, PREPROCESSING, examples, "w", silent))
-    os.truncate(tmp_path / "cache" / "features.npy", 1000)
+    (file,) = (tmp_path / "cache").iterdir()
+    os.truncate(file, size)
     np.testing.assert_array_equal(cached_features(tmp_path / "cache", network, PREPROCESSING, examples, "w", silent), first)
 
 

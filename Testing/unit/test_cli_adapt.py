@@ -39,6 +39,20 @@ def test_the_command_writes_an_adapter_and_prints_what_it_reaches_on_other_patie
     assert card.training["patients"] == card.training["validation_patients"] == 1
 
 
+def test_a_held_out_patient_alone_validates_and_features_can_be_shared(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--hold-out", "P1", "--features", str(tmp_path / "shared"), "--precision", "bfloat16"]
+    assert main([*command, *words]) == 0
+    assert read_card(tmp_path / "a.safetensors").training["validation_patients"] == 1
+    assert len(list((tmp_path / "shared").glob("*.npy"))) == 2
+    assert not (tmp_path / "a.features").exists()
+    words[1] = "P0"
+    capsys.readouterr()
+    assert main([*command, "--overwrite", *words]) == 0
+    assert '"encode"' not in capsys.readouterr().err
+
+
 def test_without_validation_it_is_said_that_nothing_is_known(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     command[command.index("--validation") + 1] = "0"
     assert main(command) == 0
@@ -52,6 +66,8 @@ def test_without_validation_it_is_said_that_nothing_is_known(command: list[str],
         (["--epochs", "0"], "'0' is not a whole number of at least 1"),
         (["--learning-rate", "nan"], "'nan' is not a number"),
         (["--validation", "1"], "--validation is 1"),
+        (["--hold-out", "P7"], "--hold-out: there is no patient 'P7'; there are: P0, P1"),
+        (["--precision", "int8"], "invalid choice: 'int8'"),
         (["--train", "nowhere"], "nowhere: not a folder of training cases"),
         (["--base", "sam_vit_x"], "unknown model 'sam_vit_x'"),
         (["--resume"], "--resume: a.state.pt is not there"),

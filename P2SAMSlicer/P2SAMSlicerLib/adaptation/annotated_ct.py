@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from P2SAMSlicerLib.case_folder import find_file, read_facts
+from P2SAMSlicerLib.case_folder import find_file, patient_of, read_facts
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.simulation import HELD_OUT_FILLS
 
@@ -49,25 +49,33 @@ def find_annotated_cts(folder: Path) -> list[AnnotatedCT]:
     return found
 
 
-def split_by_patient(cts: Sequence[AnnotatedCT], share: float, seed: int) -> tuple[list[AnnotatedCT], list[AnnotatedCT]]:
+def split_by_patient(
+    cts: Sequence[AnnotatedCT], share: float, seed: int, hold_out: Sequence[str] = ()
+) -> tuple[list[AnnotatedCT], list[AnnotatedCT]]:
     """Training and validation CTs without a common patient.
 
     :param share: of the patients that validate; at least one does if it is above 0.
-    :raises InputError: nobody would be left to train on.
+    :param hold_out: patients that validate, instead of a share that is drawn.
+    :raises InputError: nobody would be left to train on, or a patient to hold out is not there.
     """
     import numpy as np
 
     patients = sorted({each.patient for each in cts})
+    for patient in hold_out:
+        if patient not in patients:
+            raise InputError(f"--hold-out: there is no patient '{patient}'; there are: {', '.join(patients)}")
     count = max(1, round(share * len(patients))) if share > 0 else 0
-    if count >= len(patients):
-        raise InputError(f"--validation: with {len(patients)} patient(s) nobody would be left to train on")
-    held = {patients[i] for i in np.random.default_rng(seed).permutation(len(patients))[:count]}
+    drawn = np.random.default_rng(seed).permutation(len(patients))[:count]
+    held = set(hold_out) or {patients[i] for i in drawn}
+    if len(held) >= len(patients):
+        option = "--hold-out" if hold_out else "--validation"
+        raise InputError(f"{option}: with {len(patients)} patient(s) nobody would be left to train on")
     return [c for c in cts if c.patient not in held], [c for c in cts if c.patient in held]
 
 
 def _in_folder(folder: Path) -> list[AnnotatedCT]:
     facts = {name: str(value) for name, value in read_facts(folder).items() if value is not None}
-    patient, fill, segment = facts.get("patient") or facts.get("source"), facts.get("fill"), facts.get("segment")
+    fill, segment = facts.get("fill"), facts.get("segment")
     if fill in HELD_OUT_FILLS:
         raise InputError(f"{folder.name}: was simulated with the fill '{fill}', which is kept for testing and never trained on")
     found = []
@@ -75,5 +83,5 @@ def _in_folder(folder: Path) -> list[AnnotatedCT]:
         ct, contour = find_file(folder, ct_name), find_file(folder, contour_name)
         vanished = ct_name == "followup_ct" and facts.get("change") == "vanish"
         if ct is not None and contour is not None and not vanished:
-            found.append(AnnotatedCT(f"{folder.name}/{ct.name}", patient or folder.name, ct, contour, segment))
+            found.append(AnnotatedCT(f"{folder.name}/{ct.name}", patient_of(folder, facts), ct, contour, segment))
     return found

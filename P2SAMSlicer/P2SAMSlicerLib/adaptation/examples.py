@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from P2SAMSlicerLib.adaptation.annotated_ct import AnnotatedCT
+from P2SAMSlicerLib.adaptation.surroundings import in_lung
 from P2SAMSlicerLib.clinical import BEYOND_ENDS_MM, REGION_PIXELS
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.intensity import WINDOWS, to_rgb
@@ -17,9 +19,11 @@ from P2SAMSlicerLib.region import Region, region_around
 from P2SAMSlicerLib.volume import BoolArray, Volume
 
 #: A lesion's slices are thinned out to at most this many, because neighbours are much alike.
-SLICES_PER_CT = 24
+SLICES_PER_CT = 16
 #: Placements of the region: the usual one, and others with another size and centre.
 PLACEMENTS = 2
+#: Chance that another placement shows the tumour in lung.
+IN_LUNG = 0.35
 LARGEST_SHIFT_MM = 12.0
 SIZE_RANGE = (0.9, 1.35)
 #: Brightness and contrast of the other placements, as in the paper's augmentation.
@@ -48,6 +52,7 @@ def examples_of(ct: AnnotatedCT, margin_mm: float, seed: int) -> list[Example]:
     """The training slices of one CT.
 
     :param margin_mm: tissue shown around the lesion in the usual placement.
+    :param seed: of the other placements.
     :raises InputError: a file cannot be used.
     """
     from P2SAMSlicerLib.contour import separate_lesions
@@ -58,7 +63,8 @@ def examples_of(ct: AnnotatedCT, margin_mm: float, seed: int) -> list[Example]:
     except InputError as error:
         # The same file names are in every case.
         raise InputError(f"{ct.ct.parent.name}: {error}") from error
-    rng = np.random.default_rng(seed)
+    # Of the name, so that a CT's slices do not depend on which others are there.
+    rng = np.random.default_rng([seed, zlib.crc32(ct.name.encode())])
     found: list[Example] = []
     for lesion in separate_lesions(mask, volume.grid, SEPARATE_LESIONS_MM):
         region = region_around(lesion, volume.grid, margin_mm, REGION_PIXELS)
@@ -100,14 +106,16 @@ def _slices(
     beyond = int(np.ceil(BEYOND_ENDS_MM / volume.grid.spacing[2]))
     first, last = max(0, int(present[0]) - beyond), min(len(lesion) - 1, int(present[-1]) + beyond)
     step = math.ceil((last - first + 1) / SLICES_PER_CT)
+    lung = rng is not None and rng.random() < IN_LUNG
     for z in range(first, last + 1, step):
         nearest = lesion[min(present, key=lambda other: (abs(other - z), other))]
         shown = region.crop(nearest.astype(np.float32), volume.grid, outside=0.0) > 0.5
         if not shown.any():
             continue
         hu = region.crop(volume.array[z], volume.grid)
-        if rng is not None:
-            hu = (hu - 40.0) * rng.uniform(1 - BRIGHTNESS, 1 + BRIGHTNESS) + 40.0 + rng.uniform(-15.0, 15.0)
         truth = region.crop(mask[z].astype(np.float32), volume.grid, outside=0.0) > 0.5
+        if rng is not None:
+            hu = in_lung(hu, truth, region.pixel_mm, rng) if lung else hu
+            hu = (hu - 40.0) * rng.uniform(1 - BRIGHTNESS, 1 + BRIGHTNESS) + 40.0 + rng.uniform(-15.0, 15.0)
         image = to_rgb(hu.astype(np.float32), WINDOWS["soft tissue"])
         yield Example(patient, image, truth, shown, region.pixel_mm)

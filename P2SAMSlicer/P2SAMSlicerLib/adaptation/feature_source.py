@@ -30,10 +30,10 @@ class FeatureSource(Protocol):
 class CachedSource:
     """Features that were computed once.
 
-    :param cache: ``(n, C, h, w)``.
+    :param cache: ``(C, h, w)`` of every example.
     """
 
-    def __init__(self, examples: Sequence[Example], cache: NDArray[np.float16], device: torch.device) -> None:
+    def __init__(self, examples: Sequence[Example], cache: Sequence[NDArray[np.float16]], device: torch.device) -> None:
         self._examples, self._cache, self._device = examples, cache, device
 
     def draw(self, rows: Sequence[int], rng: np.random.Generator) -> tuple[list[Example], torch.Tensor, torch.Tensor]:  # noqa: ARG002

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.models.adapter import SUFFIX
-from P2SAMSlicerLib.models.catalogue import default_model
 
 #: A wider margin shows more than any body.
 LARGEST_MARGIN_MM = 500.0
 
+#: The model that the shipped adapter, too, was made from.
+USUAL_BASE = "lite_medsam"
+
 Method = Literal["decoder", "lora", "full"]
 METHODS: tuple[Method, ...] = get_args(Method)
+Precision = Literal["float32", "bfloat16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 @dataclass(frozen=True)
@@ -31,13 +35,17 @@ class AdaptationOptions:
     :param iterations: rounds of correction after the first answer of each step; the paper has 10.
     :param keep: weight of the base's own answers to boxes, which the adapted model shall not lose; 0 for none.
     :param validation: share of the patients that is not trained on.
+    :param hold_out: these patients, and no others, are not trained on.
+    :param features: folder of encoder features that several trainings share, for the method ``decoder``; None for one of
+        this training's own beside ``out``.
+    :param precision: of the arithmetic on a CPU; CUDA always mixes float16 in.
     :param margin_mm: tissue around the lesion in the usual region of interest.
     :param resume: go on from the state that an interrupted training left beside ``out``.
     """
 
     train: Path
     out: Path
-    base: str = field(default_factory=default_model)
+    base: str = USUAL_BASE
     checkpoint: Path | None = None
     allow_unverified: bool = False
     method: Method = "decoder"
@@ -48,6 +56,9 @@ class AdaptationOptions:
     iterations: int = 10
     keep: float = 1.0
     validation: float = 0.15
+    hold_out: tuple[str, ...] = ()
+    features: Path | None = None
+    precision: Precision = "float32"
     margin_mm: float = 25.0
     seed: int = 0
     device: str = "auto"
@@ -69,8 +80,8 @@ class AdaptationOptions:
 
     @property
     def cache_folder(self) -> Path:
-        """The encoder's features of all training slices, for the method ``decoder``."""
-        return self.out.with_suffix(".features")
+        """Where the encoder's features of all training slices lie, for the method ``decoder``."""
+        return self.features or self.out.with_suffix(".features")
 
     def check(self) -> None:
         """Refuse what means nothing.
@@ -88,6 +99,8 @@ class AdaptationOptions:
                 raise InputError(f"--{name} is {value}, must be {least} or more")
         if self.method not in METHODS:
             raise InputError(f"--method: '{self.method}' is none of {', '.join(METHODS)}")
+        if self.precision not in PRECISIONS:
+            raise InputError(f"--precision: '{self.precision}' is none of {', '.join(PRECISIONS)}")
         if not 0 < self.learning_rate < 1:
             raise InputError(f"--learning-rate is {self.learning_rate:g}, must lie between 0 and 1")
         if not 0 <= self.validation < 1:

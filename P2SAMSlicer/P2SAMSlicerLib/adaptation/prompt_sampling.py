@@ -38,6 +38,8 @@ PARTS = (1, 2, 3, 4, 5)
 NEGATIVES = (0, 1, 2, 4, 8, 16, 45)
 #: What a registration leaves: standard deviations of shift (mm) and of the logarithm of size; roughness of the border in mm.
 SHIFT_MM, LOG_SIZE, ROUGHNESS_MM = 2.0, 0.06, 1.5
+#: Chance that a part's point lies beside the lesion, and within how many mm: the product's matching errs so far at times.
+MISPLACED, MISPLACED_MM = 0.1, 12.0
 #: How far tissue that receded, or grew, reaches beyond the true border, in mm.
 CHANGE_MM = (3.0, 14.0)
 
@@ -155,8 +157,11 @@ def _points(examples: Sequence[Example], positives: int, negatives: int, rng: np
     for example in examples:
         lesion = _lesion(example)
         core = ndimage.binary_erosion(lesion, iterations=2)
-        inside = [_pick(core if core.any() else lesion, rng) for _ in range(positives)]
-        away = ndimage.distance_transform_edt(~lesion) * example.pixel_mm > NEGATIVE_CLEARANCE_MM
+        beyond_mm = ndimage.distance_transform_edt(~lesion) * example.pixel_mm
+        beside = ~lesion & (beyond_mm < MISPLACED_MM)
+        misplaced = [positives > 1 and beside.any() and rng.random() < MISPLACED for _ in range(positives)]
+        inside = [_pick(beside if wrong else core if core.any() else lesion, rng) for wrong in misplaced]
+        away = beyond_mm > NEGATIVE_CLEARANCE_MM
         outside = [_pick(away if away.any() else ~lesion, rng) for _ in range(negatives)]
         points.append([(x, y) for y, x in inside + outside])
     labels = np.tile(np.repeat([1, 0], [positives, negatives]), (len(examples), 1)).astype(np.int64)

@@ -6,7 +6,6 @@ import copy
 import csv
 import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from P2SAMSlicerLib.adaptation.examples import Example, examples_of
 from P2SAMSlicerLib.adaptation.feature_cache import cached_features
 from P2SAMSlicerLib.adaptation.feature_source import CachedSource, FeatureSource, LiveSource
 from P2SAMSlicerLib.adaptation.options import AdaptationOptions
+from P2SAMSlicerLib.adaptation.precision import mixed_precision
 from P2SAMSlicerLib.adaptation.training_state import TrainingState, fingerprint, read_state, write_state
 from P2SAMSlicerLib.adaptation.training_step import interactive_step
 from P2SAMSlicerLib.adaptation.validation import validate
@@ -89,7 +89,7 @@ def adapt(options: AdaptationOptions, progress: Progress = silent) -> AdapterCar
     weights = check_model(options.base, options.checkpoint, allow_unverified=options.allow_unverified)
     _check_out(options.out)
     use_threads(options.threads)
-    training_cts, validation_cts = split_by_patient(cts, options.validation, options.seed)
+    training_cts, validation_cts = split_by_patient(cts, options.validation, options.seed, options.hold_out)
     # Named, so that no adapter of the catalogue goes on top: the file that is written shall go on the base's own weights.
     training = _prepare(replace(options, checkpoint=weights), training_cts, validation_cts, progress)
     before = _validate(training, training.base, training.base_checks)
@@ -126,7 +126,7 @@ def _prepare(
     held_out: list[Example] = []
     everything = [(each, examples) for each in training_cts] + [(each, held_out) for each in validation_cts]
     for number, (ct, where) in enumerate(everything):
-        where += examples_of(ct, options.margin_mm, options.seed + number)
+        where += examples_of(ct, options.margin_mm, options.seed)
         progress(ProgressEvent("read", number + 1, len(everything)))
     loaded = load_network(options.base, options.device, options.checkpoint, allow_unverified=options.allow_unverified)
     network = loaded.network.eval()
@@ -136,7 +136,16 @@ def _prepare(
     base_checks: FeatureSource
     if options.method == "decoder":
         both = [*examples, *held_out]
-        cache = cached_features(options.cache_folder, network, loaded.preprocessing, both, loaded.card.sha256, progress)
+        cache = cached_features(
+            options.cache_folder,
+            network,
+            loaded.preprocessing,
+            both,
+            loaded.card.sha256,
+            progress,
+            options.precision,
+            shared=options.features is not None,
+        )
         source = CachedSource(examples, cache[: len(examples)], loaded.device)
         checks = base_checks = CachedSource(held_out, cache[len(examples) :], loaded.device)
     else:
@@ -201,7 +210,7 @@ def _epoch(training: _Training, progress: Progress) -> None:
     losses = []
     for number, rows in enumerate(_batches(len(training.examples), options.batch, rng)):
         _set_rate(training, training.epoch * training.steps + number)
-        with _mixed_precision(training.loaded.device):
+        with mixed_precision(training.loaded.device, options.precision):
             examples, features, before = training.source.draw(rows, rng)
 
             def answer(prompts: Any, features: Any = before) -> torch.Tensor:
@@ -256,15 +265,6 @@ def _update(training: _Training) -> None:
     training.optimizer.zero_grad(set_to_none=True)
 
 
-def _mixed_precision(device: torch.device) -> AbstractContextManager[Any]:
-    import torch
-
-    if device.type != "cuda":
-        return nullcontext()
-    context: AbstractContextManager[Any] = torch.autocast("cuda", torch.float16)
-    return context
-
-
 def _validate(training: _Training, network: Any, source: FeatureSource) -> dict[str, float]:
     return validate(network, source.features, training.held_out, training.point_scale) if training.held_out else {}
 
@@ -301,6 +301,7 @@ def _card(training: _Training, patients: int, validated: int, before: dict[str, 
             "iterations": options.iterations,
             "keep": options.keep,
             "rank": options.rank if options.method == "lora" else None,
+            "precision": options.precision,
             "seed": options.seed,
             "validation_patients": validated,
             "validation_slice_dice": {name: {"base": before[name], "adapted": after[name]} for name in before},

@@ -15,7 +15,7 @@ from P2SAMSlicerLib.atomic_file import atomic_write
 from P2SAMSlicerLib.errors import InputError
 
 #: Options that may differ between the parts of one training.
-FREE = ("train", "checkpoint", "allow_unverified", "out", "resume", "device", "threads", "data", "licence", "title")
+FREE = ("train", "checkpoint", "allow_unverified", "out", "resume", "device", "threads", "features", "data", "licence", "title")
 
 
 @dataclass(frozen=True)

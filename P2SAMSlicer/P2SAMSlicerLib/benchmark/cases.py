@@ -14,14 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from P2SAMSlicerLib.case_folder import find_file, read_facts
+from P2SAMSlicerLib.case_folder import UNKNOWN, find_file, patient_of, read_facts
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.resample import resample_mask, segments_on_grid
 from P2SAMSlicerLib.segmentation_file import read_segmentation
 from P2SAMSlicerLib.volume import BoolArray, Segment, Volume
 from P2SAMSlicerLib.volume_file import read_volume
 
-UNKNOWN = "unknown"
 VANISHED = "vanish"
 #: Words in a case's name or source that tell the site where case.json does not.
 SITE_WORDS = {"lung": ("lung",), "sarcoma": ("sarcoma", "thigh", "limb", "trunk", "sts_")}
@@ -118,7 +117,7 @@ def _case(folder: Path) -> BenchmarkCase:
     change = str(facts.get("change", UNKNOWN))
     if truth is None and change != VANISHED:
         raise InputError(f"{folder.name}: the case has no followup_seg, and its change is not '{VANISHED}'")
-    source = str(facts.get("patient") or facts.get("source") or folder.name)
+    patient = patient_of(folder, facts)
     segment = facts.get("segment")
     return BenchmarkCase(
         name=folder.name,
@@ -127,8 +126,8 @@ def _case(folder: Path) -> BenchmarkCase:
         followup_ct=_needed(folder, "followup_ct"),
         truth=truth,
         change=change,
-        site=str(facts.get("site") or _site(folder.name) or _site(source) or UNKNOWN),
-        patient=source,
+        site=str(facts.get("site") or _site(folder.name) or _site(patient) or UNKNOWN),
+        patient=patient,
         simulated="seed" in facts,
         segment=None if segment is None else str(segment),
     )

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from P2SAMSlicerLib.adaptation.options import METHODS, AdaptationOptions
+from P2SAMSlicerLib.adaptation.options import METHODS, PRECISIONS, USUAL_BASE, AdaptationOptions
 from P2SAMSlicerLib.cli.arguments import Commands, add_progress_argument, device, finite, whole_number
 from P2SAMSlicerLib.cli.arguments import add_command as add_named_command
 from P2SAMSlicerLib.cli.table import format_table
 from P2SAMSlicerLib.errors import OutputError
 from P2SAMSlicerLib.models.adapter import AdapterCard
-from P2SAMSlicerLib.models.catalogue import default_model
 from P2SAMSlicerLib.progress import terminal_progress
 
 DESCRIPTION = """\
@@ -63,6 +62,16 @@ def add_command(commands: Commands) -> None:
         ("validation", usual.validation, "share of the patients that is not trained on"),
     ):
         parser.add_argument(f"--{name}", metavar="X", type=finite, default=number, help=f"{text} (default: %(default)s)")
+    parser.add_argument(
+        "--hold-out",
+        metavar="PATIENT",
+        action="append",
+        default=[],
+        help="keep this patient for validation, and no others than those that are named; may be given again",
+    )
+    parser.add_argument(
+        "--features", metavar="DIR", type=Path, help="encoder features that several trainings share, for the method decoder"
+    )
     parser.add_argument("--title", default="", help="name of the adapted model, for its card")
     parser.add_argument("--data", default="", help="what it is trained on, with attribution, for its card")
     parser.add_argument("--licence", default=usual.licence, help="SPDX identifier for its card (default: %(default)s)")
@@ -72,10 +81,16 @@ def add_command(commands: Commands) -> None:
 
 def _add_base(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
-    group.add_argument("--base", metavar="ID", default=default_model(), help="see 'p2sam models list' (default: %(default)s)")
+    group.add_argument("--base", metavar="ID", default=USUAL_BASE, help="see 'p2sam models list' (default: %(default)s)")
     group.add_argument("--checkpoint", metavar="FILE", type=Path, help="weights file of the base, if it is not the usual one")
     group.add_argument("--allow-unverified", action="store_true", help="accept weights whose SHA-256 is not the one on record")
     group.add_argument("--device", type=device, default="auto", help="auto, cuda, cuda:1, mps or cpu (default: auto)")
+    group.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default=PRECISIONS[0],
+        help="of the arithmetic on a CPU; bfloat16 is quicker on one that computes in it (default: %(default)s)",
+    )
     group.add_argument("--threads", metavar="N", type=whole_number(1), help="processor threads (default: physical cores)")
 
 
@@ -86,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.out.exists() and not arguments.overwrite:
         raise OutputError(f"{arguments.out.name}: is there already; take another name or --overwrite")
     names = [name for name in AdaptationOptions.__dataclass_fields__ if hasattr(arguments, name)]
-    options = AdaptationOptions(**{name: getattr(arguments, name) for name in names})
+    options = AdaptationOptions(**{**{name: getattr(arguments, name) for name in names}, "hold_out": tuple(arguments.hold_out)})
     with terminal_progress(as_json=arguments.json_progress) as progress:
         card = adapt(options, progress)
     _print(card)

@@ -10,6 +10,7 @@ from typing import Any
 
 from P2SAMSlicerLib import __version__
 from P2SAMSlicerLib.atomic_file import atomic_folder, check_writable
+from P2SAMSlicerLib.case_folder import UNKNOWN
 from P2SAMSlicerLib.cli.arguments import Commands, finite, millimetres, whole_number
 from P2SAMSlicerLib.cli.arguments import add_command as add_named_command
 from P2SAMSlicerLib.errors import InputError
@@ -35,7 +36,6 @@ RECORD_NAME = "case.json"
 FILE_NAMES = (PRIOR_CT, PRIOR_SEGMENTATION, FOLLOWUP_CT, FOLLOWUP_SEGMENTATION, RECORD_NAME)
 
 STATEMENT = "A simulated second visit, not a scan of a patient."
-UNKNOWN = "unknown"
 
 DESCRIPTION = """\
 Makes a second visit out of a CT and a contour: a set-up error, a smooth
