@@ -2,7 +2,7 @@
 
     python3 dev.py setup               make or refresh the environment .venv
     python3 dev.py demo [--out DIR]    run the demonstration (p2sam demo), by default into demo-output
-    python3 dev.py test [ARGS]         lint, then pytest; ARGS go to pytest
+    python3 dev.py test [ARGS]         lint, then pytest in two processes (-n 0: in one); ARGS go to pytest
     python3 dev.py lint                ruff format, ruff check, mypy (types from Python 3.11 on)
     python3 dev.py bench [ARGS]        measure accuracy (p2sam benchmark accuracy), by default on ../shared/data/visits
 
@@ -293,7 +293,9 @@ def lint(_args: Sequence[str]) -> int:
 def test(args: Sequence[str]) -> int:
     """Lint and test; tests run even if lint fails, but then the status is lint's."""
     linted = lint(())
-    tested = run([venv_python(), "-m", "pytest", *args])
+    # Each file of tests stays in one process: its fixtures hold CTs and models.
+    side_by_side = [] if any(arg.startswith("-n") for arg in args) else ["-n", "2", "--dist", "loadfile"]
+    tested = run([venv_python(), "-m", "pytest", *side_by_side, *args])
     if linted:
         say("lint failed, see above the tests")
     return linted or tested

@@ -20,8 +20,9 @@ ROOT = Path(__file__).resolve().parents[1]
 settings.register_profile("p2sam", derandomize=True, deadline=None, database=None)
 settings.load_profile("p2sam")
 
-# Read when torch, the BLAS or matplotlib is first imported; child processes of tests inherit them.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Read when torch, the BLAS or matplotlib is first imported; child processes of tests inherit them. Two processes of tests
+# that share two cores take one each: threads that wait for each other would take several times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -100,7 +101,7 @@ def lite_medsam() -> PromptableModel:
     import torch
     from P2SAMSlicerLib.models import load_model
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     return load_model("lite_medsam", device="cpu")
 
 

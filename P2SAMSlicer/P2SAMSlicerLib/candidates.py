@@ -36,6 +36,8 @@ MASK_PROMPT_MM, MASK_PROMPT_LIMIT = 1.5, 6.0
 
 REGISTERED = "registered contour"
 EXPECTED = "expected contour"
+#: How the names of the answers to P2SAM's parts begin.
+PARTS = "parts "
 #: Candidates that no model made.
 WITHOUT_MODEL = (REGISTERED, EXPECTED)
 ABSENT = "no lesion on this slice"
@@ -164,10 +166,12 @@ def _point_prompts(
                 outside = negative_points(_maps(model, view, reference.negative_parts(wanted), size), far)
             points = np.concatenate([inside, outside])
             labels = np.repeat(np.array([1, 0], dtype=np.int64), [len(inside), len(outside)])
-            name = f"parts {count}, negatives {wanted}"
+            name = f"{PARTS}{count}, negatives {wanted}"
             if "points" in model.card.trained_prompts:
                 prompts.append((name, PromptSet(points, labels)))
-            prompts.append((f"{name} + box", PromptSet(points, labels, box)))
+            # With the expected contour as a mask, the box would tell nothing new.
+            if not {"points", "mask"} <= set(model.card.trained_prompts):
+                prompts.append((f"{name} + box", PromptSet(points, labels, box)))
     return prompts
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from P2SAMSlicerLib.candidates import ABSENT, UNUSUAL_BOXES, Proposal
+from P2SAMSlicerLib.candidates import ABSENT, PARTS, UNUSUAL_BOXES, Proposal
 from P2SAMSlicerLib.evidence import pool_to_cells
 from P2SAMSlicerLib.retrieval import EMPTY_DISTANCE, wasserstein
 from P2SAMSlicerLib.volume import BoolArray
@@ -26,6 +26,9 @@ DISTANCE_WEIGHT = 0.05
 #: both are possible, but want evidence. In units of the score, relative to that area.
 UNUSUAL_BOX_COST = 0.1
 ABSENT_COST = 0.5
+#: Cost of an answer to parts, in the same units: points name what is to be segmented less surely than the expected contour
+#: does, so such an answer has to explain clearly more.
+PARTS_COST = 0.3
 #: Cells drawn for one distance; exact optimal transport on these takes some ten milliseconds.
 DISTANCE_CELLS = 200
 
@@ -78,9 +81,16 @@ def score(
         distance = wasserstein(foreground, cells, seed=seed, max_points=DISTANCE_CELLS) if len(cells) else EMPTY_DISTANCE
         gain = float(evidence[mask].sum()) / area
         excess = min(max(distance / spread - 1.0, 0.0), 10.0) * float(mask.sum()) / area
-        unusual = UNUSUAL_BOX_COST * expected / area if proposal.origin in UNUSUAL_BOXES else 0.0
-        result.append(Scored(proposal, distance, DISTANCE_WEIGHT * excess + unusual - gain if mask.any() else np.inf))
+        cost = DISTANCE_WEIGHT * excess + _reserve(proposal.origin) * expected / area
+        result.append(Scored(proposal, distance, cost - gain if mask.any() else np.inf))
     return result
+
+
+def _reserve(origin: str) -> float:
+    """What a kind of candidate costs before it explains anything."""
+    if origin.startswith(PARTS):
+        return PARTS_COST
+    return UNUSUAL_BOX_COST if origin in UNUSUAL_BOXES else 0.0
 
 
 def cells_of(mask: BoolArray, cells: int) -> BoolArray:

@@ -117,7 +117,7 @@ def _options(folder: Path) -> dict[str, Case]:
     numbers = {"Euler3DTransform_double_3_3": np.full((6, 1), np.nan), "fixed": np.zeros((4, 1))}
     savemat(folder / "nan.mat", numbers, format="4")
     return {
-        "an unknown model": ({"--model": "sam3"}, r"unknown model 'sam3'; known are: lite_medsam"),
+        "an unknown model": ({"--model": "sam3"}, r"unknown model 'sam3'; known are: lite_medsam_ct, lite_medsam"),
         "a checkpoint of another hash": ({"--checkpoint": "weights.pth"}, r"weights\.pth: SHA-256 is .*, expected"),
         "a missing checkpoint": ({"--checkpoint": "absent.pth"}, r"absent\.pth: weights file not found"),
         "weights that are not on this computer": ({"--model": "sam_vit_h"}, r"sam_vit_h: its weights are not on this computer"),

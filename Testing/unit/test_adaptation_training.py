@@ -29,7 +29,7 @@ from P2SAMSlicerLib.adaptation.validation import PROMPTS
 from P2SAMSlicerLib.errors import Cancelled, InputError, OutputError
 from P2SAMSlicerLib.models import load_model
 from P2SAMSlicerLib.models.adapter import read_card, read_tensors
-from P2SAMSlicerLib.models.catalogue import catalogue_entry
+from P2SAMSlicerLib.models.loading import load_network
 from P2SAMSlicerLib.models.lora import PREFIX
 from P2SAMSlicerLib.progress import ProgressEvent
 from small_body import body
@@ -393,21 +393,19 @@ def test_an_adapter_is_no_base_of_a_training(options: AdaptationOptions) -> None
     assert message.startswith("a.safetensors: is an adapter")
 
 
-def test_a_training_does_not_build_on_the_catalogues_own_adapter(
-    options: AdaptationOptions, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from P2SAMSlicerLib.models import loading
-
-    adapt(replace(options, epochs=1))
-    entry = loading.catalogue_entry  # type: ignore[attr-defined]
-    monkeypatch.setattr(loading, "catalogue_entry", lambda model: replace(entry(model), adapter="a.safetensors"))
-    monkeypatch.setattr(loading, "resource_path", lambda _name: options.out)
-    other = replace(options, epochs=1, out=options.out.with_name("b.safetensors"))
-    card = adapt(other)
-    assert card.base_sha256 == read_card(options.out).base_sha256
-    assert other.out.read_bytes() == options.out.read_bytes()
-    assert load_model(small_network.MODEL, "cpu", other.out).card.title == card.title
-    assert catalogue_entry(small_network.MODEL).title in card.title
+@pytest.mark.parametrize("method", ["decoder", "lora"])
+def test_a_share_of_what_was_learned_is_written_and_validated(method: Any, options: AdaptationOptions) -> None:
+    options = replace(options, epochs=1, method=method, validation=0.5, share=1.0)
+    whole = adapt(options)
+    learned = read_tensors(options.out)
+    base = load_network(small_network.MODEL, "cpu").network.state_dict()
+    half = adapt(replace(options, share=0.5))
+    assert half.training["share"] == 0.5
+    assert half.training["validation_slice_dice"] != whole.training["validation_slice_dice"]
+    for name, tensor in read_tensors(options.out).items():
+        whole_change, factor = learned[name].float(), 0.5 if name.endswith(".b") else 1.0
+        expected = factor * whole_change if name.startswith(PREFIX) else (whole_change + base[name]) / 2
+        torch.testing.assert_close(tensor.float(), expected, rtol=2e-3, atol=2e-4)
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_training(options: AdaptationOptions) -> None:

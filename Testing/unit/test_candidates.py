@@ -93,6 +93,21 @@ def test_a_model_that_knows_masks_is_also_asked_with_the_expected_contour() -> N
     assert not any("mask" in each.origin for each in proposed(BrightnessModel(("points", "box")), [view], 2, (1,))[0])
 
 
+@pytest.mark.parametrize(
+    ("trained", "forms"),
+    [
+        (("box",), {" + box"}),
+        (("points", "box"), {"", " + box"}),
+        (("points", "box", "mask"), {"", " + expected mask"}),
+    ],
+)
+def test_points_are_given_in_the_forms_that_the_model_knows(trained: tuple[str, ...], forms: set[str]) -> None:
+    model = BrightnessModel(trained)
+    found = proposed(model, [view_of(model, disc(30), disc(25))], 2, (1,))[0]
+    origins = {each.origin for each in found if each.origin.startswith("parts")}
+    assert origins == {f"parts {count}, negatives 1{form}" for count in (1, 2) for form in forms}
+
+
 def test_a_contour_as_a_mask_prompt_is_its_distance_as_logits() -> None:
     logits = mask_prompt(np.array([[-100.0, -3.0, 0.0, 1.5, 100.0]], np.float32))
     assert logits.tolist() == [[-6.0, -2.0, 0.0, 1.0, 6.0]]

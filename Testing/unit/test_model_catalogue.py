@@ -15,13 +15,20 @@ from P2SAMSlicerLib.models.preprocessing import Preprocessing
 from P2SAMSlicerLib.resources import resource_path
 
 
-def test_the_known_models_are_these_and_lite_medsam_is_the_default() -> None:
-    assert [entry.id for entry in catalogue()] == ["lite_medsam", "sam_vit_b", "sam_vit_l", "sam_vit_h", "medsam_vit_b"]
-    assert default_model() == "lite_medsam"
+def test_the_known_models_are_these_and_the_adapted_lite_medsam_is_the_default() -> None:
+    assert [entry.id for entry in catalogue()] == [
+        "lite_medsam_ct",
+        "lite_medsam",
+        "sam_vit_b",
+        "sam_vit_l",
+        "sam_vit_h",
+        "medsam_vit_b",
+    ]
+    assert default_model() == "lite_medsam_ct"
 
 
 def test_only_lite_medsam_claims_to_have_been_seen() -> None:
-    assert [entry.id for entry in catalogue() if entry.verified] == ["lite_medsam"]
+    assert [entry.id for entry in catalogue() if entry.verified] == ["lite_medsam_ct", "lite_medsam"]
 
 
 @pytest.mark.parametrize("entry", catalogue(), ids=lambda entry: entry.id)
@@ -72,6 +79,7 @@ def test_a_damaged_catalogue_is_refused_with_what_is_wrong(tmp_path: Path) -> No
     assert "colour" in damaged(lambda content: content["models"][0].update(colour="red"), tmp_path)
     assert "median" in damaged(lambda content: content["models"][0]["preprocessing"].update(scaling="median"), tmp_path)
     assert "default" in damaged(lambda content: content["models"][1].update(default=True), tmp_path)
+    assert "an adapter's base must be in it" in damaged(lambda content: content["models"].pop(1), tmp_path)
     assert "ids must differ" in damaged(lambda content: content["models"].append(content["models"][1]), tmp_path)
     damaged(lambda content: content.pop("models"), tmp_path)
     path = tmp_path / "Models.json"

@@ -32,7 +32,7 @@ def checkpoint(path: Path, width: int) -> Path:
 
 def test_an_unknown_model_is_refused_with_the_names_of_the_known() -> None:
     for refuse in (check_model, load_model):
-        with pytest.raises(ModelError, match=r"unknown model 'sam_vit_x'; known are: lite_medsam, sam_vit_b"):
+        with pytest.raises(ModelError, match=r"unknown model 'sam_vit_x'; known are: lite_medsam_ct, lite_medsam, sam_vit_b"):
             refuse("sam_vit_x")
 
 

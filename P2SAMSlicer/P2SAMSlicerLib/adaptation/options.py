@@ -34,6 +34,8 @@ class AdaptationOptions:
     :param rank: of LoRA.
     :param iterations: rounds of correction after the first answer of each step; the paper has 10.
     :param keep: weight of the base's own answers to boxes, which the adapted model shall not lose; 0 for none.
+    :param share: of the way from the base's weights to the trained ones at which the adapter lies, see
+        :mod:`P2SAMSlicerLib.adaptation.interpolation`; 1 for the trained ones.
     :param validation: share of the patients that is not trained on.
     :param hold_out: these patients, and no others, are not trained on.
     :param features: folder of encoder features that several trainings share, for the method ``decoder``; None for one of
@@ -55,6 +57,7 @@ class AdaptationOptions:
     learning_rate: float = 2e-4
     iterations: int = 10
     keep: float = 1.0
+    share: float = 0.75
     validation: float = 0.15
     hold_out: tuple[str, ...] = ()
     features: Path | None = None
@@ -105,6 +108,8 @@ class AdaptationOptions:
             raise InputError(f"--learning-rate is {self.learning_rate:g}, must lie between 0 and 1")
         if not 0 <= self.validation < 1:
             raise InputError(f"--validation is {self.validation:g}, must lie between 0 and 1")
+        if not 0 < self.share <= 1:
+            raise InputError(f"--share is {self.share:g}, must lie above 0 and not above 1")
         if not 0 <= self.keep < float("inf"):
             raise InputError(f"--keep is {self.keep:g}, must be 0 or more")
         if not 0 < self.margin_mm < LARGEST_MARGIN_MM:

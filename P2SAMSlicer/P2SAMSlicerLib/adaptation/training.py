@@ -18,6 +18,7 @@ from P2SAMSlicerLib.adaptation.decoding import decode_for_training
 from P2SAMSlicerLib.adaptation.examples import Example, examples_of
 from P2SAMSlicerLib.adaptation.feature_cache import cached_features
 from P2SAMSlicerLib.adaptation.feature_source import CachedSource, FeatureSource, LiveSource
+from P2SAMSlicerLib.adaptation.interpolation import interpolate
 from P2SAMSlicerLib.adaptation.options import AdaptationOptions
 from P2SAMSlicerLib.adaptation.precision import mixed_precision
 from P2SAMSlicerLib.adaptation.training_state import TrainingState, fingerprint, read_state, write_state
@@ -28,6 +29,7 @@ from P2SAMSlicerLib.clinical import REGION_PIXELS
 from P2SAMSlicerLib.errors import InputError, OutputError
 from P2SAMSlicerLib.models import check_model
 from P2SAMSlicerLib.models.adapter import AdapterCard, is_adapter, write_adapter
+from P2SAMSlicerLib.models.catalogue import catalogue_entry
 from P2SAMSlicerLib.models.lora import add_lora
 from P2SAMSlicerLib.progress import Progress, ProgressEvent, silent
 from P2SAMSlicerLib.threads import use_threads
@@ -83,6 +85,8 @@ def adapt(options: AdaptationOptions, progress: Progress = silent) -> AdapterCar
     :raises OutputError: something cannot be written.
     """
     options.check()
+    if catalogue_entry(options.base).adapter:
+        raise InputError(f"--base: {options.base} is itself adapted; a training begins with the weights that it was made from")
     cts = find_annotated_cts(options.train)
     if options.checkpoint is not None and is_adapter(options.checkpoint):
         raise InputError(f"{options.checkpoint.name}: is an adapter; a training begins with a model's own weights")
@@ -90,7 +94,7 @@ def adapt(options: AdaptationOptions, progress: Progress = silent) -> AdapterCar
     _check_out(options.out)
     use_threads(options.threads)
     training_cts, validation_cts = split_by_patient(cts, options.validation, options.seed, options.hold_out)
-    # Named, so that no adapter of the catalogue goes on top: the file that is written shall go on the base's own weights.
+    # Named, so that it is the file that was checked.
     training = _prepare(replace(options, checkpoint=weights), training_cts, validation_cts, progress)
     before = _validate(training, training.base, training.base_checks)
     while training.epoch < options.epochs:
@@ -99,8 +103,10 @@ def adapt(options: AdaptationOptions, progress: Progress = silent) -> AdapterCar
             training.curve[-1].update(_validate(training, training.loaded.network, training.checks))
         _save(training)
     learned = {name: parameter.detach() for name, parameter in training.learned.items()}
+    interpolate(learned, training.base.state_dict(), options.share)
+    after = _validate(training, training.loaded.network, training.checks)
     patients = {each.patient for each in training_cts}
-    card = _card(training, len(patients), len({each.patient for each in validation_cts}), before)
+    card = _card(training, len(patients), len({each.patient for each in validation_cts}), before, after)
     write_adapter(options.out, card, learned)
     options.state_file.unlink(missing_ok=True)
     return card
@@ -280,9 +286,8 @@ def _save(training: _Training) -> None:
         writer.writerows({name: f"{value:.6g}" for name, value in row.items()} for row in training.curve)
 
 
-def _card(training: _Training, patients: int, validated: int, before: dict[str, float]) -> AdapterCard:
+def _card(training: _Training, patients: int, validated: int, before: dict[str, float], after: dict[str, float]) -> AdapterCard:
     options, card = training.options, training.loaded.card
-    after = {name: value for name, value in training.curve[-1].items() if name in before}
     return AdapterCard(
         title=options.title or f"{card.title}, adapted ({options.method})",
         base=options.base,
@@ -300,6 +305,7 @@ def _card(training: _Training, patients: int, validated: int, before: dict[str, 
             "learning_rate": options.learning_rate,
             "iterations": options.iterations,
             "keep": options.keep,
+            "share": options.share,
             "rank": options.rank if options.method == "lora" else None,
             "precision": options.precision,
             "seed": options.seed,

@@ -14,8 +14,21 @@ from P2SAMSlicerLib.adaptation.options import AdaptationOptions
 from P2SAMSlicerLib.atomic_file import atomic_write
 from P2SAMSlicerLib.errors import InputError
 
-#: Options that may differ between the parts of one training.
-FREE = ("train", "checkpoint", "allow_unverified", "out", "resume", "device", "threads", "features", "data", "licence", "title")
+#: Options that may differ between the parts of one training; the share is applied at its end.
+FREE = (
+    "train",
+    "checkpoint",
+    "allow_unverified",
+    "out",
+    "resume",
+    "device",
+    "threads",
+    "features",
+    "share",
+    "data",
+    "licence",
+    "title",
+)
 
 
 @dataclass(frozen=True)

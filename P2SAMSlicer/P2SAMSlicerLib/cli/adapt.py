@@ -59,6 +59,7 @@ def add_command(commands: Commands) -> None:
     for name, number, text in (
         ("learning-rate", usual.learning_rate, "the largest one"),
         ("keep", usual.keep, "weight of the base's own answers to boxes, which shall not be lost"),
+        ("share", usual.share, "of the way from the base's weights to the trained ones at which the adapter lies"),
         ("validation", usual.validation, "share of the patients that is not trained on"),
     ):
         parser.add_argument(f"--{name}", metavar="X", type=finite, default=number, help=f"{text} (default: %(default)s)")

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from pathlib import Path
 
 from P2SAMSlicerLib.cli.arguments import Commands, add_progress_argument
 from P2SAMSlicerLib.cli.arguments import add_command as add_named_command
 from P2SAMSlicerLib.cli.table import format_table
+from P2SAMSlicerLib.errors import ModelError
 from P2SAMSlicerLib.models import store
+from P2SAMSlicerLib.models.adapter import is_adapter, read_card
+from P2SAMSlicerLib.models.catalogue import catalogue_entry
 from P2SAMSlicerLib.progress import terminal_progress
+from P2SAMSlicerLib.resources import resource_path
 
 DESCRIPTION = """\
 Lists, downloads, verifies and removes the weights of the models. The default model
@@ -49,6 +55,15 @@ def add_command(commands: Commands) -> None:
         "Prints the folder of downloaded weights, or the file of a model; exit status 1 if it is not there.",
     )
     path.add_argument("model", metavar="ID", nargs="?")
+    card = add_named_command(
+        actions,
+        "card",
+        run_card,
+        "what an adapter was made from",
+        "Prints the card of an adapted model or of an adapter file: base, method, licence, data with attribution, settings and"
+        " figures.",
+    )
+    card.add_argument("model", metavar="ID_OR_FILE")
 
 
 def run_list(_arguments: argparse.Namespace) -> int:
@@ -106,3 +121,22 @@ def run_path(arguments: argparse.Namespace) -> int:
     if there is None:
         print(f"p2sam: {arguments.model}: not there yet", file=sys.stderr)
     return 0 if there else 1
+
+
+def run_card(arguments: argparse.Namespace) -> int:
+    """Run ``models card``."""
+    card = read_card(_adapter_file(arguments.model))
+    print(f"{card.title}\nbase: {card.base}, SHA-256 {card.base_sha256}\nmethod: {card.method}")
+    print(f"trained with: {', '.join(card.trained_prompts)}\nlicence: {card.licence}\ndata: {card.data or 'not stated'}")
+    for name, value in card.training.items():
+        print(f"{name.replace('_', ' ')}: {json.dumps(value)}")
+    return 0
+
+
+def _adapter_file(name: str) -> Path:
+    if is_adapter(Path(name)):
+        return Path(name)
+    adapter = catalogue_entry(name).adapter
+    if adapter is None:
+        raise ModelError(f"{name}: is not an adapted model; 'p2sam models list' says what is known of it")
+    return resource_path(f"Models/{adapter}")

@@ -77,6 +77,9 @@ def read_catalogue(path: Path) -> tuple[CatalogueEntry, ...]:
         entries = tuple(_entry(item) for item in content["models"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path.name}: damaged catalogue of models ({_one_line(error)})") from None
+    plain = {entry.sha256 for entry in entries if entry.adapter is None}
+    if not {entry.sha256 for entry in entries if entry.adapter} <= plain:
+        raise ModelError(f"{path.name}: damaged catalogue of models (an adapter's base must be in it)")
     if len({entry.id for entry in entries}) != len(entries) or sum(entry.default for entry in entries) != 1:
         raise ModelError(f"{path.name}: damaged catalogue of models (ids must differ, and one model must be the default)")
     return entries

@@ -13,7 +13,7 @@ from P2SAMSlicerLib.errors import ModelError
 from P2SAMSlicerLib.models import authors_checkpoint, lite_medsam, sam, store
 from P2SAMSlicerLib.models.adapter import apply_adapter, is_adapter, read_card, read_tensors
 from P2SAMSlicerLib.models.allocator import keep_freed_memory
-from P2SAMSlicerLib.models.catalogue import CatalogueEntry, catalogue_entry
+from P2SAMSlicerLib.models.catalogue import CatalogueEntry, catalogue, catalogue_entry, default_model
 from P2SAMSlicerLib.models.checkpoint import check_architecture, check_file, hash_file, load_weights, read_state_dict
 from P2SAMSlicerLib.models.preprocessing import Preprocessing
 from P2SAMSlicerLib.models.protocol import ModelCard, PromptableModel
@@ -54,7 +54,7 @@ def check_model(model: str, checkpoint: Path | None = None, *, allow_unverified:
     :returns: the weights file that :func:`load_model` will load; the base's where there is an adapter.
     :raises ModelError: unknown model, a Python package or the file missing, or the file is not the model's.
     """
-    entry = catalogue_entry(model)
+    entry = _entry_of(model, checkpoint)
     if importlib.util.find_spec("torch") is None:
         raise ModelError(f"{model} needs a package that is not installed: pip install torch")
     _backend(entry).check_installed()
@@ -71,7 +71,7 @@ def check_model(model: str, checkpoint: Path | None = None, *, allow_unverified:
 
 
 def load_model(
-    model: str = "lite_medsam",
+    model: str | None = None,
     device: str = "auto",
     checkpoint: Path | None = None,
     seed_weights: int | None = None,
@@ -80,7 +80,7 @@ def load_model(
 ) -> PromptableModel:
     """A model with its weights, ready to encode and decode.
 
-    :param model: id in the catalogue.
+    :param model: id in the catalogue; None for the default.
     :param device: ``auto`` (CUDA, else MPS, else CPU), ``cuda``, ``cuda:1``, ``mps`` or ``cpu``.
     :param checkpoint: weights file of the user's own choice, or an adapter; None for the downloaded or packaged one.
     :param seed_weights: for tests: random weights from this seed instead of a file.
@@ -89,8 +89,9 @@ def load_model(
     """
     from P2SAMSlicerLib.models.sam_family import SamFamilyModel
 
+    model = model or default_model()
     loaded = load_network(model, device, checkpoint, seed_weights, allow_unverified=allow_unverified)
-    backend = _backend(catalogue_entry(model))
+    backend = _backend(_entry_of(model, checkpoint))
     backend.prepare_for_inference(loaded.network, loaded.device)
     return SamFamilyModel(loaded.card, loaded.network, loaded.preprocessing, loaded.device, encode_chunk=backend.ENCODE_CHUNK)
 
@@ -104,7 +105,7 @@ def load_network(
     allow_unverified: bool = False,
 ) -> LoadedNetwork:
     """The network of a model with its weights, for training; parameters and errors as of :func:`load_model`."""
-    entry = catalogue_entry(model)
+    entry = _entry_of(model, checkpoint)
     keep_freed_memory()
     path = check_model(model, checkpoint, allow_unverified=allow_unverified) if seed_weights is None else None
     place = _resolve_device(device)
@@ -131,6 +132,14 @@ def load_network(
     # Moved before eval mode: LiteMedSAM's encoder derives tensors at that moment, which a later move would leave behind.
     network.to(place)
     return LoadedNetwork(card, network, entry.preprocessing, place)
+
+
+def _entry_of(model: str, checkpoint: Path | None) -> CatalogueEntry:
+    """The catalogue's entry; for weights of the user's own, that of the model without the catalogue's adapter."""
+    entry = catalogue_entry(model)
+    if entry.adapter is None or checkpoint is None or is_adapter(checkpoint):
+        return entry
+    return next(each for each in catalogue() if each.adapter is None and each.sha256 == entry.sha256)
 
 
 def _adapter_of(entry: CatalogueEntry, checkpoint: Path | None) -> Path | None:
