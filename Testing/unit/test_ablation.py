@@ -125,10 +125,13 @@ def test_the_report_holds_the_means_and_differences_of_its_rows(ablation: Module
         for patient, base, adapted in (("A", 0.70, 0.80), ("B", 0.74, 0.90))
         for model, value in ((ablation.BASE, base), (ablation.ADAPTED, adapted))
     ]
-    text = ablation.report(json.loads(json.dumps(rows)), ["no lesion found", "flagged", "flagged"], [1, 8], 27, 3)
+    text = ablation.report(
+        json.loads(json.dumps(rows)), ["no lesion found", "flagged", "flagged"], [1, 8], 27, "ablation.py --every 3"
+    )
     assert "| clinical mode, lite_medsam | 0.720 | +0.120 |" in text
     assert "| clinical mode, adapted | 0.850 | +0.250 |" in text
     assert "| grow | 2 | 0.600 | 0.720 | 0.850 |" in text
+    assert "Made by `ablation.py --every 3`" in text
     assert "2 of 27 simulated second visits of 2 patients" in text
     assert "flagged 2, no lesion found 1" in text
     assert "rank correlation with the slice's error 1.00" in text
