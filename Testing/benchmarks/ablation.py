@@ -69,14 +69,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     arguments.work.mkdir(parents=True, exist_ok=True)
     visits = simulated(arguments.train, arguments.work / "visits")
-    gone = simulated(arguments.train, arguments.work / "vanished", "vanish")
+    gone = simulated(arguments.train, arguments.work / "vanished", "vanish", 2 * arguments.every)
     rows, outcomes = [], []
     for fold in range(FOLDS):
         adapter = adapted(arguments.work, visits, fold, arguments.precision)
         for visit in held_out(visits, fold)[:: arguments.every]:
             rows.append(measured(visit, BASE, None, [1], arguments.work))
             rows.append(measured(visit, ADAPTED, adapter, arguments.negatives, arguments.work))
-        outcomes += [outcome_of(visit, adapter, arguments.work) for visit in held_out(gone, fold)[:: 2 * arguments.every]]
+        outcomes += [outcome_of(visit, adapter, arguments.work) for visit in held_out(gone, fold) if visit.exists()]
     command = f"Testing/benchmarks/ablation.py --every {arguments.every} --precision {arguments.precision}"
     text = report(rows, outcomes, arguments.negatives, len(visits), command)
     arguments.out.write_text(text, encoding="utf-8")
@@ -89,17 +89,19 @@ def held_out(visits: Sequence[Path], fold: int) -> list[Path]:
     return list(visits[fold::FOLDS])
 
 
-def simulated(train: Path, folder: Path, only: str | None = None) -> list[Path]:
+def simulated(train: Path, folder: Path, only: str | None = None, every: int = 1) -> list[Path]:
     """A second visit of every patient.
 
     :param only: the same change for all.
+    :param every: make every n-th visit of each fold only.
+    :returns: where the visits of all patients lie, or would lie.
     """
     found = []
     for number, patient in enumerate(sorted(each for each in train.iterdir() if each.is_dir())):
         change = only or CHANGES[number % len(CHANGES)]
         visit = folder / f"{patient.name}_{change}"
         found.append(visit)
-        if (visit / "case.json").exists():
+        if (visit / "case.json").exists() or number // FOLDS % every:
             continue
         words = ["--ct", str(patient / "CT_image.nii.gz"), "--seg", str(patient / "CT_mask.nii.gz"), "--source", patient.name]
         words += ["--change", change, "--seed", str(FIRST_SEED + number), "--out", str(visit)]

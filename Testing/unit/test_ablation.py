@@ -95,6 +95,9 @@ def test_training_names_every_held_out_patient_and_what_is_there_is_not_made_aga
         (visit / "case.json").write_text("{}")
     ablation.simulated(tmp_path / "train", tmp_path / "visits")
     assert len(calls) == 3
+    ablation.simulated(tmp_path / "train", tmp_path / "gone", "vanish", 2)
+    assert [Path(words[words.index("--out") + 1]).name for words in calls[3:]] == ["P1_vanish", "P2_vanish"]
+    del calls[3:]
     ablation.adapted(tmp_path, visits, 0, "float32")
     words = calls[-1]
     assert [words[k + 1] for k, word in enumerate(words) if word == "--hold-out"] == ["P1", "P3"]
