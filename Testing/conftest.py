@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,3 +116,13 @@ def demo_ct() -> tuple[Path, Path]:
         return lung_ct()
     except P2SAMError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture
+def scene() -> Iterator[Any]:
+    """An empty scene of 3D Slicer without the application; it is ``slicer.mrmlScene`` as well."""
+    from headless_scene import new_scene
+
+    made = new_scene()
+    yield made
+    made.Clear(True)

@@ -287,6 +287,13 @@ def _versions() -> dict[str, str]:
     return found
 
 
+def visit_entry(visit: VisitResult) -> dict[str, Any]:
+    """One follow-up as strict JSON can hold it, as in the summary but without a file."""
+    names = [segment.name for segment in followup_segments(visit)]
+    entry: dict[str, Any] = plain(_visit_entry(visit, visit.name, None, names))
+    return entry
+
+
 def _segment_entry(result: SegmentResult) -> dict[str, Any]:
     """One segment of a follow-up in the summary."""
     reasons = list(result.reasons)

@@ -245,7 +245,10 @@ def test_a_real_visit_gives_the_same_contour_in_three_storages_and_again(
     visit_case: Callable[[str], Path], lite_medsam: PromptableModel
 ) -> None:
     prior, mask, followup, truth = real_crop(visit_case("limb_f_stable"))
-    options = PropagationOptions(registration="rigid")
+    # A few slices of the tumour and one part: the time goes into slices, and storage is the same for all of them.
+    middle = int(np.median(np.flatnonzero(mask.any(axis=(1, 2)))))
+    mask[: middle - 2] = mask[middle + 3 :] = False
+    options = PropagationOptions(registration="rigid", max_parts=1)
 
     def run(prior_storage: Storage, followup_storage: Storage) -> BoolArray:
         lesion = stored_array(mask, *prior_storage).astype(np.bool_)
@@ -257,7 +260,8 @@ def test_a_real_visit_gives_the_same_contour_in_three_storages_and_again(
         return usual_array(result.mask, *followup_storage).astype(np.bool_)
 
     first = run(USUAL, USUAL)
-    assert dice(first, truth) > 0.8
+    halfway = int(np.median(np.flatnonzero(first.any(axis=(1, 2)))))
+    assert dice(first[halfway], truth[halfway]) > 0.8
     np.testing.assert_array_equal(run(USUAL, USUAL), first)
     for prior_storage, followup_storage in ((AWKWARD[0], AWKWARD[1]), (AWKWARD[2], AWKWARD[0])):
         assert dice(run(prior_storage, followup_storage), first) >= 0.98

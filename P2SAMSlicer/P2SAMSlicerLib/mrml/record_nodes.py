@@ -1,0 +1,74 @@
+"""What stands behind the contours, kept in the scene beside them: prompts, candidates, figures, versions.
+
+It lies in a text node that the segmentation refers to, so saving the scene (MRB) saves it too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from P2SAMSlicerLib.errors import InputError
+from P2SAMSlicerLib.result import SliceResult, VisitResult
+from P2SAMSlicerLib.result_files import visit_entry
+from P2SAMSlicerLib.slice_record import slice_from_plain, slice_to_plain
+
+#: By this role a result's segmentation refers to its record, its follow-up and its prior's segmentation.
+RECORD_ROLE = "P2SAMSlicer.record"
+FORMAT = "P2SAMSlicer record"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ResultRecord:
+    """The record of one follow-up.
+
+    :param summary: the follow-up's entry as ``summary.json`` has it: outcomes, reasons, figures, model, versions, options.
+    :param slices: slices of every segment by its name, with prompts and candidates.
+    """
+
+    summary: Mapping[str, Any]
+    slices: Mapping[str, tuple[SliceResult, ...]]
+
+
+def attach_record(node: Any, visit: VisitResult) -> None:
+    """Keep what stands behind a visit's contours with their segmentation node; a record that is there is replaced."""
+    import slicer
+
+    content = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "summary": visit_entry(visit),
+        "slices": {result.source.name: [slice_to_plain(each) for each in result.slices] for result in visit.segments},
+    }
+    text = node.GetNodeReference(RECORD_ROLE)
+    if text is None:
+        text = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTextNode", f"{node.GetName()} record")
+        text.SetHideFromEditors(True)
+        node.SetNodeReferenceID(RECORD_ROLE, text.GetID())
+    text.SetText(json.dumps(content, allow_nan=False))
+
+
+def record_of(node: Any) -> ResultRecord | None:
+    """The record of a segmentation node, or None if it has none (it was not made by this extension).
+
+    :raises InputError: the record is damaged or of a newer version.
+    """
+    text = node.GetNodeReference(RECORD_ROLE)
+    if text is None:
+        return None
+    name = node.GetName()
+    try:
+        content = json.loads(text.GetText() or "")
+        if content["format"] != FORMAT:
+            raise ValueError(content["format"])
+        if content["format_version"] > FORMAT_VERSION:
+            raise InputError(f"{name}: its record was written by a newer version of P2SAMSlicer")
+        slices = {str(segment): tuple(slice_from_plain(each) for each in found) for segment, found in content["slices"].items()}
+        return ResultRecord(dict(content["summary"]), slices)
+    except InputError as error:
+        raise error if str(error).startswith(name) else InputError(f"{name}: {error}") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{name}: its record cannot be read (damaged)") from error

@@ -1,0 +1,86 @@
+"""What was carried to a follow-up, as a segmentation node that a person reviews."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from P2SAMSlicerLib.result import SegmentResult, VisitResult
+from P2SAMSlicerLib.result_files import followup_segments
+from P2SAMSlicerLib.volume import Segment
+
+#: Ends the name of a result's node, after the follow-up's.
+NODE_SUFFIX = "propagated"
+
+
+def show_result(visit: VisitResult, followup_node: Any, prior_segmentation: Any, prior_ids: Mapping[str, str]) -> Any:
+    """Write a visit's contours into a new segmentation node beside the follow-up in its study.
+
+    The registered prior contours come along, hidden where there is a contour. The node has the follow-up's geometry and parent
+    transform, so it stays with the follow-up when that is moved.
+
+    :param visit: masks lie on the follow-up node's voxels.
+    :param prior_segmentation: its segments' colours, terminology and tags are copied.
+    :param prior_ids: id of the prior segment by its name.
+    :returns: ``vtkMRMLSegmentationNode``.
+    :raises ValueError: a result contradicts itself: a fault of the engine.
+    """
+    import slicer.util
+
+    segments = followup_segments(visit)
+    # The order in which they are written: contours, then registered contours.
+    sources = [result for result in visit.segments if result.mask is not None]
+    sources += [result for result in visit.segments if result.registered_mask.any()]
+    contours = sum(result.mask is not None for result in visit.segments)
+    with slicer.util.RenderBlocker():
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", f"{followup_node.GetName()} {NODE_SUFFIX}")
+        node.CreateDefaultDisplayNodes()
+        node.SetReferenceImageGeometryParameterFromVolumeNode(followup_node)
+        node.SetAndObserveTransformNodeID(followup_node.GetTransformNodeID())
+        for number, (segment, result) in enumerate(zip(segments, sources, strict=True)):
+            identifier = _add(node, segment, followup_node, _source(prior_segmentation, prior_ids, result))
+            node.GetDisplayNode().SetSegmentVisibility(identifier, number < contours or result.mask is None)
+        _place(node, followup_node)
+    return node
+
+
+def _source(segmentation: Any, ids: Mapping[str, str], result: SegmentResult) -> Any:
+    """The prior's ``vtkSegment`` that a result stems from, or None where it is gone from the scene."""
+    identifier = ids.get(result.source.name)
+    return None if identifier is None else segmentation.GetSegmentation().GetSegment(identifier)
+
+
+def _add(node: Any, segment: Segment, followup_node: Any, source: Any) -> str:
+    """Add a segment; what the prior's segment has and the library does not know is copied."""
+    import slicer.util
+
+    added = slicer.vtkSegment()
+    if source is not None:
+        added.DeepCopyMetadata(source)
+    added.SetName(segment.name)
+    if segment.color is not None:
+        added.SetColor(segment.color)
+    for key, value in segment.tags.items():
+        added.SetTag(key, value)
+    node.GetSegmentation().AddSegment(added)
+    identifier = str(node.GetSegmentation().GetSegmentIdBySegment(added))
+    slicer.util.updateSegmentBinaryLabelmapFromArray(segment.mask.astype(np.uint8), node, identifier, followup_node)
+    return identifier
+
+
+def _place(node: Any, followup_node: Any) -> None:
+    """Put the node beside the follow-up in the subject hierarchy."""
+    import slicer
+
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    beside = hierarchy.GetItemByDataNode(followup_node)
+    if not beside:
+        return  # the application adds an item for every volume; a bare scene does not
+    parent = hierarchy.GetItemParent(beside)
+    item = hierarchy.GetItemByDataNode(node)
+    if item:
+        hierarchy.SetItemParent(item, parent)
+    else:
+        hierarchy.CreateItem(parent, node)

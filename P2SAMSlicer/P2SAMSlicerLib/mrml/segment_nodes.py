@@ -1,0 +1,107 @@
+"""Segments of a segmentation node as masks on the CT's grid, ready to be carried to another visit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from P2SAMSlicerLib.errors import InputError
+from P2SAMSlicerLib.mrml.volume_nodes import grid_from_matrix, parent_to_world
+from P2SAMSlicerLib.resample import segments_on_grid
+from P2SAMSlicerLib.volume import BoolArray, Segment, Segmentation, Volume
+
+BINARY_LABELMAP = "Binary labelmap"
+#: Tags that a result inherits from the prior's segment.
+TERMINOLOGY_TAG = "TerminologyEntry"
+
+
+def segment_ids(node: Any) -> list[str]:
+    """Ids of a segmentation node's segments, in order."""
+    return [str(each) for each in node.GetSegmentation().GetSegmentIDs()]
+
+
+def segments_from_node(
+    node: Any, volume_node: Any, volume: Volume, ids: Sequence[str] | None = None
+) -> tuple[list[Segment], list[str]]:
+    """Segments on the grid of the CT that they were contoured on.
+
+    :param node: ``vtkMRMLSegmentationNode``; a segment that is only a surface gets a label map too, as Slicer does.
+    :param volume_node: the CT's node, used where a segment is stored as a surface.
+    :param volume: the same CT as :func:`~P2SAMSlicerLib.mrml.volume_nodes.volume_from_node` gives it.
+    :param ids: ids of the segments that are wanted; None for all.
+    :returns: the segments in the order of the ids, and warnings in words.
+    :raises InputError: no such segment, an empty one, one outside of the CT, a non-linear parent transform.
+    """
+    if node is None:
+        raise InputError("no segmentation")
+    known = segment_ids(node)
+    wanted = known if ids is None else list(ids)
+    if not wanted:
+        raise InputError(f"{node.GetName()}: no segment to carry")
+    found, warnings = [], []
+    for each in wanted:
+        if each not in known:
+            raise InputError(f"{node.GetName()}: it has no segment '{each}'")
+        alone = _stored(node, each, volume_node, volume)
+        segments, words = segments_on_grid(alone, None, volume.grid)
+        found += segments
+        warnings += words
+    return found, warnings
+
+
+def tag_of(segment: Any, name: str) -> str | None:
+    """A tag of a ``vtkSegment``, or None."""
+    import vtk
+
+    value = vtk.reference("")
+    return str(value) if segment.GetTag(name, value) else None
+
+
+def _stored(node: Any, identifier: str, volume_node: Any, volume: Volume) -> Segmentation:
+    """One segment on the voxels that it is stored on: nothing is resampled twice."""
+    import slicer
+
+    segment = node.GetSegmentation().GetSegment(identifier)
+    if segment.GetRepresentation(BINARY_LABELMAP) is None:
+        array = slicer.util.arrayFromSegmentBinaryLabelmap(node, identifier, volume_node)
+        return Segmentation(volume.grid, (_described(segment, array > 0),), node.GetName())
+    image = slicer.vtkOrientedImageData()
+    node.GetBinaryLabelmapRepresentation(identifier, image)
+    if image.IsEmpty():
+        raise InputError(f"{node.GetName()}: segment '{segment.GetName()}' is empty")
+    mask = _voxels(image) > 0
+    matrix = parent_to_world(node) @ _first_voxel(image)
+    return Segmentation(grid_from_matrix(matrix, mask.shape, node.GetName()), (_described(segment, mask),), node.GetName())
+
+
+def _described(segment: Any, mask: BoolArray) -> Segment:
+    from slicerio.segmentation import terminology_entry_from_string
+
+    red, green, blue = segment.GetColor()
+    text = tag_of(segment, TERMINOLOGY_TAG)
+    return Segment(segment.GetName(), mask, (red, green, blue), terminology_entry_from_string(text) if text else None)
+
+
+def _voxels(image: Any) -> NDArray[Any]:
+    """Voxels ``(k, j, i)`` of an image, from the first of its extent on."""
+    from vtk.util import numpy_support
+
+    i, j, k = image.GetDimensions()
+    values: NDArray[Any] = numpy_support.vtk_to_numpy(image.GetPointData().GetScalars())
+    return values.reshape(k, j, i)
+
+
+def _first_voxel(image: Any) -> NDArray[np.float64]:
+    """4x4 RAS matrix of an image's voxels, counted from the first of its extent."""
+    import slicer
+    import vtk
+
+    matrix = vtk.vtkMatrix4x4()
+    image.GetImageToWorldMatrix(matrix)
+    start = np.eye(4)
+    start[:3, 3] = image.GetExtent()[::2]
+    placed: NDArray[np.float64] = slicer.util.arrayFromVTKMatrix(matrix) @ start
+    return placed
