@@ -36,6 +36,8 @@ MASK_PROMPT_MM, MASK_PROMPT_LIMIT = 1.5, 6.0
 
 REGISTERED = "registered contour"
 EXPECTED = "expected contour"
+#: The answer to the expected contour as a mask, with its box.
+EXPECTED_MASK = "expected mask + box"
 #: How the names of the answers to P2SAM's parts begin.
 PARTS = "parts "
 #: Candidates that no model made.
@@ -184,7 +186,7 @@ def _mask_prompts(
     logits = torch.from_numpy(mask_prompt(view.expected_mm))[None]
     if logits.shape[-1] != 4 * model.card.feature_size:
         return []
-    prompts = [("expected mask + box", PromptSet(box=bounding_box(view.box_source), mask_logits=logits))]
+    prompts = [(EXPECTED_MASK, PromptSet(box=bounding_box(view.box_source), mask_logits=logits))]
     for name, prompt in points:
         if prompt.box is None:
             prompts.append((f"{name} + expected mask", PromptSet(prompt.points, prompt.labels, mask_logits=logits)))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from P2SAMSlicerLib import choice, contour, review
-from P2SAMSlicerLib.candidates import WITHOUT_MODEL, Proposal, SliceView, propose
+from P2SAMSlicerLib.candidates import REGISTERED, WITHOUT_MODEL, Proposal, SliceView, propose
 from P2SAMSlicerLib.change import DEFORMABLE_TOLERANCE_MM, TOLERANCE_MM, VisitChange, compare_visits
 from P2SAMSlicerLib.evidence import LesionEvidence, cells_of_slice
 from P2SAMSlicerLib.expected import expected_contour, signed_pixels_mm
@@ -142,7 +142,7 @@ def segment_lesion(model: PromptableModel, lesion: Lesion, options: PropagationO
     area = _typical(areas)
     chosen = choice.choose_sequence(scored, [choice.ABSENT_COST * expected / area for expected in areas])
     masks = [_chosen_mask(s, c) for s, c in zip(scored, chosen, strict=True)]
-    mask = contour.assemble(masks, [view.expected_mm for view in views.slices], views.indices, region, followup.grid)
+    mask = contour.assemble(masks, _pulls(views, scored, chosen), views.indices, region, followup.grid)
     return LesionContour(mask, _slices(views, scored, chosen, masks), doubts=views.doubts)
 
 
@@ -270,6 +270,21 @@ def _limited(proposal: Proposal, view: SliceView, plausible_mm: float) -> Propos
 def _chosen_mask(scored: list[choice.Scored], chosen: int | None) -> BoolArray:
     mask = scored[0].proposal.mask
     return np.zeros_like(mask) if chosen is None else scored[chosen].proposal.mask
+
+
+def _pulls(views: _Views, scored: list[list[choice.Scored]], chosen: list[int | None]) -> list[NDArray[np.float32]]:
+    """Signed distance to the contour that each slice's border is drawn towards: the expected one.
+
+    A registered contour that was preferred to the expected one stays as it is: it was preferred because the lesion grew.
+    """
+    pulls = []
+    for view, offered, best in zip(views.slices, scored, chosen, strict=True):
+        taken = None if best is None else offered[best].proposal
+        if taken is not None and taken.origin == REGISTERED:
+            pulls.append(signed_pixels_mm(taken.mask, views.region.pixel_mm, EXPECTED_REACH_MM))
+        else:
+            pulls.append(view.expected_mm)
+    return pulls
 
 
 def _slices(

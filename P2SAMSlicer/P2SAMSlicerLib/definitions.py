@@ -36,7 +36,8 @@ SLICE = {
     "n_negative": "negative points of the chosen candidate's prompt",
     "predicted_iou": "the model's own estimate of the chosen candidate's overlap with the truth; empty for the registered and"
     " the expected contour, which no model made",
-    "review_priority": "0 to 1, larger is to be looked at first: mean of the slice's signals",
+    "review_priority": "0 to 1, larger is to be looked at first: mean of the slice's signals, the model's own doubt (told by"
+    " models that were trained with masks) with half of the weight",
 }
 
 #: Further figures of a slice, in the summary alone.

@@ -2,8 +2,10 @@
 
 None of the signals is the figure that chose the candidate: how much the model's answers to boxes disagree, agreement with
 neighbouring slices, how far the contour left the registered one, how much the visits differ along the border, how sharp the CT
-is there, and how small the lesion is on the slice. They were taken up because they sort the slices of simulated visits of
-training patients by error; the model's own predicted IoU does not, and was left out.
+is there, and how small the lesion is on the slice. A model that was trained with masks also tells what it thinks of its answer
+to the expected contour; that estimate follows the error better than the others together, so it has half of the weight. They
+were taken up because they sort the slices of simulated visits of training patients by error, see
+``Testing/benchmarks/ablation.md``. The estimate of a model that knows boxes only does not, and is left out.
 """
 
 from __future__ import annotations
@@ -13,12 +15,17 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from P2SAMSlicerLib.candidates import Proposal
+from P2SAMSlicerLib.candidates import EXPECTED_MASK, Proposal
 from P2SAMSlicerLib.expected import signed_pixels_mm
 from P2SAMSlicerLib.volume import BoolArray
 
 #: Name of the signal that says how much the chosen contour differs from the model's answers to boxes.
 DISAGREEMENT = "answers to boxes disagree"
+#: Name of the signal that says how little the model thinks of its own answer to the expected contour, its weight in the
+#: priority, and how far below 1 the predicted IoU is when it is as doubtful as can be.
+OWN_DOUBT = "the model doubts its answer"
+OWN_DOUBT_WEIGHT = 0.5
+LARGE_DOUBT = 0.5
 #: HU step across the border (3 mm inside against 3 mm outside) that counts as sharp; muscle against fat is about 150.
 SHARP_HU = 100.0
 #: The border, as a band to either side of it in mm, along which differences between the visits count.
@@ -63,9 +70,16 @@ def slice_signals(
         "blurred border": 1.0 - min(1.0, _border_step(chosen, hu, pixel_mm) / SHARP_HU),
         "small on this slice": 1.0 - min(1.0, np.count_nonzero(chosen) ** 0.5 * pixel_mm / NOT_SMALL_MM),
     }
+    signals.update(_own_doubt(proposals))
     if change is not None:
         signals["the visits differ along the border"] = _change_along(chosen if chosen.any() else registered, change, pixel_mm)
     return {name: float(np.clip(value, 0.0, 1.0)) for name, value in signals.items()}
+
+
+def _own_doubt(proposals: Sequence[Proposal]) -> dict[str, float]:
+    """What the model thinks of its answer to the expected contour; nothing if it was not asked so."""
+    told = [each.predicted_iou for each in proposals if each.origin == EXPECTED_MASK and np.isfinite(each.predicted_iou)]
+    return {OWN_DOUBT: (1.0 - told[0]) / LARGE_DOUBT} if told else {}
 
 
 def _is_answer_to_box(proposal: Proposal) -> bool:
@@ -75,8 +89,12 @@ def _is_answer_to_box(proposal: Proposal) -> bool:
 
 
 def priority(signals: Mapping[str, float]) -> float:
-    """One figure 0..1 for a slice: the mean of its signals."""
-    return float(np.mean(list(signals.values()))) if signals else 0.0
+    """One figure 0..1 for a slice: the mean of its signals, the model's own doubt (if it tells it) with half of the weight."""
+    others = [value for name, value in signals.items() if name != OWN_DOUBT]
+    mean = float(np.mean(others)) if others else 0.0
+    if OWN_DOUBT not in signals:
+        return mean
+    return OWN_DOUBT_WEIGHT * signals[OWN_DOUBT] + (1.0 - OWN_DOUBT_WEIGHT) * mean
 
 
 def segment_priority(slices: Sequence[float], flagged: bool) -> float:

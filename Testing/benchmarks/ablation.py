@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,13 @@ from P2SAMSlicerLib.benchmark.choice_quality import choice_quality
 from P2SAMSlicerLib.benchmark.ranking_quality import RankedSlice, ranked_slices, ranking_quality
 from P2SAMSlicerLib.benchmark.statistics import paired_difference
 from P2SAMSlicerLib.candidates import EXPECTED, REGISTERED, WITHOUT_MODEL, Proposal
-from P2SAMSlicerLib.choice import ABSENT_COST, SWITCH_COST, Scored, choose_sequence
+from P2SAMSlicerLib.choice import ABSENT_COST, REGISTERED_CREDIT, SWITCH_COST, Scored, choose_sequence
 from P2SAMSlicerLib.cli import main as p2sam
 from P2SAMSlicerLib.metrics import volumetric_dice
 from P2SAMSlicerLib.models.protocol import PromptSet
 from P2SAMSlicerLib.options import PropagationOptions
 from P2SAMSlicerLib.result import Candidate, SliceResult
+from P2SAMSlicerLib.review import OWN_DOUBT, priority
 
 #: Kinds of change in the order in which the patients get them, and the HU offsets of their visits.
 CHANGES = ("shrink", "partial", "grow", "shrink", "partial", "stable", "grow", "shrink", "necrosis")
@@ -64,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="folder for visits, adapters and rows")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the report (Markdown)")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="measure every N-th visit of each half only")
+    parser.add_argument("--fold", type=int, choices=range(FOLDS), help="make the rows of this half only, and no report")
     parser.add_argument("--negatives", type=int, nargs="+", default=[1, 8, 45], help="background points (adapted model)")
     parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"), help="of the training")
     arguments = parser.parse_args(argv)
@@ -71,12 +74,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     visits = simulated(arguments.train, arguments.work / "visits")
     gone = simulated(arguments.train, arguments.work / "vanished", "vanish", 2 * arguments.every)
     rows, outcomes = [], []
-    for fold in range(FOLDS):
+    for fold in range(FOLDS) if arguments.fold is None else [arguments.fold]:
         adapter = adapted(arguments.work, visits, fold, arguments.precision)
         for visit in held_out(visits, fold)[:: arguments.every]:
             rows.append(measured(visit, BASE, None, [1], arguments.work))
             rows.append(measured(visit, ADAPTED, adapter, arguments.negatives, arguments.work))
         outcomes += [outcome_of(visit, adapter, arguments.work) for visit in held_out(gone, fold) if visit.exists()]
+    if arguments.fold is not None:
+        return 0
     command = f"Testing/benchmarks/ablation.py --every {arguments.every} --precision {arguments.precision}"
     text = report(rows, outcomes, arguments.negatives, len(visits), command)
     arguments.out.write_text(text, encoding="utf-8")
@@ -147,12 +152,18 @@ def measured(visit: Path, name: str, adapter: Path | None, negatives: Sequence[i
     row["registered"] = volumetric_dice(segment.registered_mask, data.truth)
     row["result"] = volumetric_dice(result, data.truth)
     row["dice"] = variants(segment.slices, data, negatives)
-    row["ranked"] = [
-        [r.index, r.priority, r.dice] for r in ranked_slices(segment.slices, result, data.truth, data.followup.grid)
-    ]
+    for key, slices in (("ranked", segment.slices), ("ranked without own doubt", without_own_doubt(segment.slices))):
+        found = ranked_slices(slices, result, data.truth, data.followup.grid)
+        row[key] = [[each.index, each.priority, each.dice] for each in found]
     file.write_text(json.dumps(row, indent=1), encoding="utf-8")
     print(f"{visit.name} {name}: registered {row['registered']:.3f}, result {row['result']:.3f}", file=sys.stderr, flush=True)
     return row
+
+
+def without_own_doubt(slices: Sequence[SliceResult]) -> list[SliceResult]:
+    """The slices with the review priority that they would have if the model's own doubt did not count."""
+    signals = [{name: value for name, value in each.signals.items() if name != OWN_DOUBT} for each in slices]
+    return [replace(each, review_priority=priority(own)) for each, own in zip(slices, signals, strict=True)]
 
 
 def outcome_of(visit: Path, adapter: Path, work: Path) -> str:
@@ -203,6 +214,7 @@ def variants(slices: Sequence[SliceResult], data: CaseData, negatives: Sequence[
     found = {name: dice(choice(slices, keep)) for name, keep in pieces(negatives).items()}
     usual = pieces(negatives)["everything"]
     found["each slice on its own"] = dice(choice(slices, usual, switch_cost=0.0))
+    found["no credit for the registered contour"] = dice(choice(slices, usual, credit=0.0))
     quality = choice_quality(slices, data.truth, grid)
     found["oracle, one kind a lesion"] = quality.lesion_oracle_dice
     found["oracle, best of every slice"] = quality.slice_oracle_dice
@@ -214,7 +226,7 @@ def variants(slices: Sequence[SliceResult], data: CaseData, negatives: Sequence[
 
 
 def choice(
-    slices: Sequence[SliceResult], keep: Keep, switch_cost: float = SWITCH_COST
+    slices: Sequence[SliceResult], keep: Keep, switch_cost: float = SWITCH_COST, credit: float = REGISTERED_CREDIT
 ) -> Callable[[SliceResult], Candidate | None]:
     """Clinical mode's choice among the candidates that are kept."""
     chosen: dict[int, Candidate | None] = {}
@@ -224,16 +236,22 @@ def choice(
         areas = [float(next(c for c in each.candidates if c.origin == EXPECTED).mask.sum()) for each in own]
         typical = float(np.median([area for area in areas if area] or [1.0]))
         costs = [ABSENT_COST * area / typical for area in areas]
-        numbers = choose_sequence([[scored(c) for c in some] for some in offered], costs, switch_cost)
+        taken_back = [(REGISTERED_CREDIT - credit) * area / typical for area in areas]
+        candidates = [[scored(c, back) for c in some] for some, back in zip(offered, taken_back, strict=True)]
+        numbers = choose_sequence(candidates, costs, switch_cost)
         for each, some, number in zip(own, offered, numbers, strict=True):
             chosen[id(each)] = None if number is None else some[number]
     return lambda each: chosen[id(each)]
 
 
-def scored(candidate: Candidate) -> Scored:
-    """A candidate as the choice sees it."""
+def scored(candidate: Candidate, taken_back: float) -> Scored:
+    """A candidate as the choice sees it.
+
+    :param taken_back: of the registered contour's credit.
+    """
     logits = candidate.mask.astype(np.float32) - 0.5
-    return Scored(Proposal(candidate.origin, PromptSet(), logits, candidate.predicted_iou), candidate.distance, candidate.score)
+    score = candidate.score + (taken_back if candidate.origin == REGISTERED else 0.0)
+    return Scored(Proposal(candidate.origin, PromptSet(), logits, candidate.predicted_iou), candidate.distance, score)
 
 
 def report(rows: Sequence[dict[str, Any]], outcomes: Sequence[str], negatives: Sequence[int], visits: int, command: str) -> str:
@@ -281,7 +299,13 @@ def choice_table(rows: Sequence[dict[str, Any]]) -> list[str]:
     whole = [row["dice"]["everything"] for row in some]
     lines = ["The choice of the adapted model's run, candidates as they are (not smoothed, not weighed):", ""]
     lines += ["| candidates | Dice | minus everything | 95 % interval |", "|---|---:|---:|---:|"]
-    names = [*pieces([1]), "each slice on its own", "oracle, one kind a lesion", "oracle, best of every slice"]
+    names = [
+        *pieces([1]),
+        "no credit for the registered contour",
+        "each slice on its own",
+        "oracle, one kind a lesion",
+        "oracle, best of every slice",
+    ]
     return lines + [difference_line(name, [row["dice"][name] for row in some], whole, patients) for name in names]
 
 
@@ -305,14 +329,22 @@ def parts_table(rows: Sequence[dict[str, Any]], negatives: Sequence[int]) -> lis
 def ranking_lines(by: dict[str, list[dict[str, Any]]]) -> list[str]:
     """Whether the review priority sorts the slices of all visits by their error."""
     lines = []
-    for name, rows in by.items():
-        found = ranking_quality([RankedSlice(*each) for row in rows for each in row["ranked"]])
-        lines.append(
-            f"Review priority, {name}: rank correlation with the slice's error {found.spearman:.2f} over {found.slices} slices;"
-            f" the first fifth holds {100 * found.held:.0f} % of the {found.bad} slices below Dice 0.7 (at most"
-            f" {100 * found.attainable:.0f} %).\n"
-        )
+    kinds = [(BASE, "ranked", ""), (ADAPTED, "ranked", "")]
+    for name, key, what in [*kinds, (ADAPTED, "ranked without own doubt", " without the model's own doubt")]:
+        rows = by[name]
+        if rows:
+            lines.append(ranking_line(f"{name}{what}", [RankedSlice(*each) for row in rows for each in row[key]]))
     return lines
+
+
+def ranking_line(name: str, slices: Sequence[RankedSlice]) -> str:
+    """How well one priority sorts the slices."""
+    found = ranking_quality(slices)
+    return (
+        f"Review priority, {name}: rank correlation with the slice's error {found.spearman:.2f} over {found.slices} slices;"
+        f" the first fifth holds {100 * found.held:.0f} % of the {found.bad} slices below Dice 0.7 (at most"
+        f" {100 * found.attainable:.0f} %).\n"
+    )
 
 
 def gone_lines(outcomes: Sequence[str]) -> list[str]:
