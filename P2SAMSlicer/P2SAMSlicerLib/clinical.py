@@ -142,7 +142,10 @@ def segment_lesion(model: PromptableModel, lesion: Lesion, options: PropagationO
     area = _typical(areas)
     chosen = choice.choose_sequence(scored, [choice.ABSENT_COST * expected / area for expected in areas])
     masks = [_chosen_mask(s, c) for s, c in zip(scored, chosen, strict=True)]
-    mask = contour.assemble(masks, _pulls(views, scored, chosen), views.indices, region, followup.grid)
+    # A registered contour that was preferred to the expected one was preferred because the lesion grew: it is not drawn back.
+    stays = [c is not None and s[c].proposal.origin == REGISTERED for s, c in zip(scored, chosen, strict=True)]
+    expected_mm = [view.expected_mm for view in views.slices]
+    mask = contour.assemble(masks, expected_mm, stays, views.indices, region, followup.grid)
     return LesionContour(mask, _slices(views, scored, chosen, masks), doubts=views.doubts)
 
 
@@ -270,21 +273,6 @@ def _limited(proposal: Proposal, view: SliceView, plausible_mm: float) -> Propos
 def _chosen_mask(scored: list[choice.Scored], chosen: int | None) -> BoolArray:
     mask = scored[0].proposal.mask
     return np.zeros_like(mask) if chosen is None else scored[chosen].proposal.mask
-
-
-def _pulls(views: _Views, scored: list[list[choice.Scored]], chosen: list[int | None]) -> list[NDArray[np.float32]]:
-    """Signed distance to the contour that each slice's border is drawn towards: the expected one.
-
-    A registered contour that was preferred to the expected one stays as it is: it was preferred because the lesion grew.
-    """
-    pulls = []
-    for view, offered, best in zip(views.slices, scored, chosen, strict=True):
-        taken = None if best is None else offered[best].proposal
-        if taken is not None and taken.origin == REGISTERED:
-            pulls.append(signed_pixels_mm(taken.mask, views.region.pixel_mm, EXPECTED_REACH_MM))
-        else:
-            pulls.append(view.expected_mm)
-    return pulls
 
 
 def _slices(

@@ -44,13 +44,18 @@ class CleanedContour:
 
 
 def assemble(
-    masks: Sequence[BoolArray], towards_mm: Sequence[NDArray[np.float32]], indices: Sequence[int], region: Region, grid: Grid
+    masks: Sequence[BoolArray],
+    expected_mm: Sequence[NDArray[np.float32]],
+    stays: Sequence[bool],
+    indices: Sequence[int],
+    region: Region,
+    grid: Grid,
 ) -> BoolArray:
     """Masks on the region of interest as one mask on the slices' grid ``(z, y, x)``.
 
     :param masks: the chosen one of every slice ``(pixels, pixels)``, empty where the lesion is absent.
-    :param towards_mm: signed distance, positive inside, to the contour that the border of each slice is drawn towards: the
-        expected one, or the mask's own where it is to stay.
+    :param expected_mm: signed distance to the expected contour, positive inside, of every slice.
+    :param stays: whether a slice's border is not drawn towards the expected contour.
     :param indices: their slice indices, ascending without gaps.
     """
     from scipy import ndimage
@@ -58,9 +63,9 @@ def assemble(
     distance = np.stack([signed_pixels_mm(mask, region.pixel_mm, BLEND_REACH_MM) for mask in masks])
     chosen = distance.copy()
     for row, mask in enumerate(masks):
-        if (mask & (towards_mm[row] > 0)).any():
-            towards = np.clip(towards_mm[row], -BLEND_REACH_MM, BLEND_REACH_MM)
-            pull = EXPECTED_WEIGHT * (towards - distance[row])
+        if not stays[row] and (mask & (expected_mm[row] > 0)).any():
+            expected = np.clip(expected_mm[row], -BLEND_REACH_MM, BLEND_REACH_MM)
+            pull = EXPECTED_WEIGHT * (expected - distance[row])
             distance[row] += np.clip(pull, -BLEND_LIMIT_MM, BLEND_LIMIT_MM)
     present = np.array([mask.any() for mask in masks], dtype=np.float32)
     # Absent slices do not take part: they would shrink the lesion's ends, the more so the thinner the slices are.

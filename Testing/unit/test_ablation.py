@@ -113,13 +113,16 @@ def test_a_command_of_the_script_is_one_that_p2sam_has(ablation: ModuleType, cap
 
 
 def row(ablation: ModuleType, patient: str, model: str, result: float) -> dict[str, Any]:
-    names = [*ablation.pieces([1, 8]), "each slice on its own", "oracle, one kind a lesion", "oracle, best of every slice"]
+    names = [*ablation.pieces([1, 8]), "no credit for the registered contour", "each slice on its own"]
+    names += ["oracle, one kind a lesion", "oracle, best of every slice"]
     for count in (1, 8):
         names += [f"parts {parts}, negatives {count}" for parts in range(1, 6)]
         names += [f"1 to {parts} parts by retrieval, negatives {count}" for parts in range(1, 6)]
     dice = {name: 0.1 * number for number, name in enumerate(names)}
     found = {"visit": f"{patient}_grow", "patient": patient, "change": "grow", "model": model, "outcome": "found"}
-    return {**found, "registered": 0.6, "result": result, "dice": dice, "ranked": [[0, 0.9, 0.2], [1, 0.1, 0.9], [2, 0.2, 0.8]]}
+    ranked = {"ranked": [[0, 0.9, 0.2], [1, 0.1, 0.9], [2, 0.2, 0.8]]}
+    turned = {"ranked without own doubt": [[0, 0.1, 0.2], [1, 0.9, 0.9], [2, 0.5, 0.8]]}
+    return {**found, "registered": 0.6, "result": result, "dice": dice, **ranked, **turned}
 
 
 def test_the_report_holds_the_means_and_differences_of_its_rows(ablation: ModuleType) -> None:
@@ -137,4 +140,20 @@ def test_the_report_holds_the_means_and_differences_of_its_rows(ablation: Module
     assert "Made by `ablation.py --every 3`" in text
     assert "2 of 27 simulated second visits of 2 patients" in text
     assert "flagged 2, no lesion found 1" in text
-    assert "rank correlation with the slice's error 1.00" in text
+    assert "Review priority, adapted: rank correlation with the slice's error 1.00" in text
+    assert "Review priority, adapted without the model's own doubt: rank correlation with the slice's error -1.00" in text
+
+
+def test_without_the_models_own_doubt_a_slice_has_the_priority_of_its_other_signals(ablation: ModuleType) -> None:
+    doubted = SliceResult(3, 3.0, (), None, 0.7, {ablation.OWN_DOUBT: 1.0, "blurred border": 0.4})
+    (without,) = ablation.without_own_doubt([doubted])
+    assert without.review_priority == pytest.approx(0.4)
+    assert without.index == 3
+
+
+def test_the_credit_of_the_registered_contour_can_be_taken_back(ablation: ModuleType) -> None:
+    scores = {REGISTERED: -1.0 - 0.5 * ablation.REGISTERED_CREDIT, EXPECTED: -1.0}
+    slices = [slice_of(0, scores)]
+    pick = ablation.choice(slices, ablation.pieces([1])["everything"], credit=0.0)
+    assert pick(slices[0]).origin == EXPECTED
+    assert chosen(ablation, slices, "everything") == [REGISTERED]

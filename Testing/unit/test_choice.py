@@ -13,6 +13,7 @@ from P2SAMSlicerLib.candidates import Proposal
 from P2SAMSlicerLib.choice import (
     DISTANCE_WEIGHT,
     PARTS_COST,
+    REGISTERED_CREDIT,
     SWITCH_COST,
     UNUSUAL_BOX_COST,
     Scored,
@@ -196,3 +197,10 @@ def test_an_answer_to_parts_has_to_explain_clearly_more_than_the_expected_contou
     assert points.score - plain.score == pytest.approx(PARTS_COST * 0.5)
     assert pointed.score == points.score
     assert boxed.score == plain.score
+
+
+def test_another_candidate_has_to_explain_clearly_more_than_the_registered_contour() -> None:
+    foreground, features = np.ones((5, 2), np.float32), features_of(1.0, 1.0)
+    offered = [proposal("registered contour", half(True)), proposal("expected contour", half(True))]
+    registered, expected = score(offered, features, np.zeros((16, 16), np.float32), foreground, 1.0, 64.0, 32.0, 0)
+    assert expected.score - registered.score == pytest.approx(REGISTERED_CREDIT * 0.5)

@@ -36,10 +36,13 @@ def distance(mask: Mask) -> NDArray[np.float32]:
     return signed_distance(mask, (0.5, 0.5))
 
 
-def assembled(masks: list[Mask], first: int = 2, registered: list[Mask] | None = None, spacing_z: float = 3.0) -> Mask:
+def assembled(
+    masks: list[Mask], first: int = 2, registered: list[Mask] | None = None, spacing_z: float = 3.0, stays: bool = False
+) -> Mask:
     planes = [distance(m) for m in (registered or masks)]
     indices = list(range(first, first + len(masks)))
-    return assemble(masks, planes, indices, REGION, grid_of(first + len(masks) + 2, spacing_z))
+    grid = grid_of(first + len(masks) + 2, spacing_z)
+    return assemble(masks, planes, [stays] * len(masks), indices, REGION, grid)
 
 
 def area(plane: Mask) -> float:
@@ -53,6 +56,13 @@ def test_equal_slices_become_the_same_disc_in_the_same_place() -> None:
         assert area(plane) == pytest.approx(np.pi * 144, rel=0.04)
         rows, columns = np.nonzero(plane)
         assert (columns.mean(), rows.mean()) == (pytest.approx(42, abs=0.3), pytest.approx(52, abs=0.3))
+
+
+def test_a_contour_that_stays_is_not_drawn_towards_the_expected_one() -> None:
+    drawn = assembled([disc(12)] * 3, registered=[disc(8)] * 3)
+    kept = assembled([disc(12)] * 3, registered=[disc(8)] * 3, stays=True)
+    np.testing.assert_array_equal(kept, assembled([disc(12)] * 3))
+    assert area(drawn[3]) < 0.9 * area(kept[3])
 
 
 def test_an_absent_slice_stays_absent_and_nothing_is_added_beyond_the_slices() -> None:

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
-from P2SAMSlicerLib.candidates import REGISTERED, Proposal
+from P2SAMSlicerLib.candidates import EXPECTED_MASK, REGISTERED, Proposal
 from P2SAMSlicerLib.models.protocol import PromptSet
-from P2SAMSlicerLib.review import LARGE_CHANGE, NOT_SMALL_MM, SHARP_HU, priority, segment_priority, slice_signals
+from P2SAMSlicerLib.review import (
+    LARGE_CHANGE,
+    LARGE_DOUBT,
+    NOT_SMALL_MM,
+    OWN_DOUBT,
+    SHARP_HU,
+    priority,
+    segment_priority,
+    slice_signals,
+)
 
 Mask = NDArray[np.bool_]
 
@@ -163,3 +173,29 @@ def test_a_segment_of_which_nothing_is_known_comes_first() -> None:
 def test_no_signal_speaks_of_a_right_or_safe_contour() -> None:
     words = " ".join(signals(disc(8))).lower()
     assert not any(word in words for word in ("safe", "correct", "good", "approved", "right"))
+
+
+def asked_with_the_expected_contour(predicted_iou: float) -> dict[str, float]:
+    """Signals of a slice on which all agrees, where the model was asked with a mask and thought so much of its answer."""
+    mask, hu = disc(8), np.where(disc(8), 500.0, 0.0).astype(np.float32)
+    prompt = PromptSet(box=np.array([8, 8, 24, 24], np.float32), mask_logits=torch.zeros(1, 32, 32))
+    answer = Proposal(EXPECTED_MASK, prompt, proposal(mask).logits, predicted_iou)
+    return slice_signals(mask, [proposal(mask), answer], [mask], mask, hu, 3.0)
+
+
+def test_a_model_that_knows_masks_tells_its_own_doubt_which_counts_half() -> None:
+    sure, unsure = asked_with_the_expected_contour(1.0), asked_with_the_expected_contour(1.0 - LARGE_DOUBT / 2)
+    assert sure[OWN_DOUBT] == 0.0
+    assert unsure[OWN_DOUBT] == pytest.approx(0.5)
+    others = {name: value for name, value in unsure.items() if name != OWN_DOUBT}
+    assert priority(unsure) == pytest.approx(0.25 + 0.5 * priority(others))
+    assert priority({**others, OWN_DOUBT: 0.0}) == pytest.approx(0.5 * priority(others))
+
+
+@pytest.mark.parametrize("predicted_iou", [-3.0, 0.0, 1.7])
+def test_an_estimate_out_of_range_is_a_doubt_within_0_and_1(predicted_iou: float) -> None:
+    assert asked_with_the_expected_contour(predicted_iou)[OWN_DOUBT] == float(predicted_iou < 1)
+
+
+def test_an_estimate_that_is_no_number_is_no_signal() -> None:
+    assert OWN_DOUBT not in asked_with_the_expected_contour(float("nan"))
