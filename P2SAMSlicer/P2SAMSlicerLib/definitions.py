@@ -7,7 +7,8 @@ from __future__ import annotations
 
 #: Figures of a segment.
 SEGMENT = {
-    "outcome": "found, flagged, too small or no lesion found; nothing is ever called right",
+    "outcome": "found, flagged, too small, no lesion found, or registration only (margins and organs, for which no model is"
+    " asked); nothing is ever called right",
     "reasons": "what speaks against the contour, or why there is none",
     "review_priority": "0 to 1, larger is to be looked at first: mean of the fifth of the slices with the largest priority,"
     " at least 0.5 if not simply found; it sorts, and never says that a contour is right",

@@ -35,6 +35,9 @@ class PropagationOptions:
     :param negatives: numbers of negative points to try, each 0 or more; None for :data:`USUAL_NEGATIVES`.
     :param margin_mm: tissue that the region of interest shows around the propagated contour.
     :param plausible_mm: points farther than this from the propagated contour are rejected, and no contour may leave it.
+    :param registration_only: names of structures that no model is asked for, besides margins and organs
+        (:mod:`P2SAMSlicerLib.structure_role`).
+    :param with_model: names of structures that a model is asked for although they are called as margins or organs are.
     :param seed: of every random choice.
     :param allow_other_patient: carry on although the two CTs name different patients; recorded in the result.
     :param allow_older_followup: carry on although the follow-up is older than the prior; recorded in the result.
@@ -48,6 +51,8 @@ class PropagationOptions:
     negatives: tuple[int, ...] | None = None
     margin_mm: float = 25.0
     plausible_mm: float = 15.0
+    registration_only: tuple[str, ...] = ()
+    with_model: tuple[str, ...] = ()
     seed: int = 0
     allow_other_patient: bool = False
     allow_older_followup: bool = False
@@ -79,6 +84,9 @@ class PropagationOptions:
                 raise InputError(f"{option}: {length:g} is not a length above 0 and below {LONGEST_MM:g} mm")
         if self.plausible_mm > CARRY_MARGIN_MM:
             raise InputError(f"plausible-mm: {self.plausible_mm:g} is more than {CARRY_MARGIN_MM:g} mm, where the search ends")
+        for name in self.registration_only:
+            if name in self.with_model:
+                raise InputError(f"segment '{name}': either with the model or by registration only")
         if not 0 <= self.seed < 2**32:
             raise InputError(f"seed: {self.seed} is not within 0 to 2**32 - 1")
         if (self.registration == "file") != (self.transform_file is not None):

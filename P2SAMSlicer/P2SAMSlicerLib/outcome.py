@@ -173,6 +173,20 @@ def decide(
     return (Outcome.FLAGGED if reasons else Outcome.FOUND), tuple(reasons)
 
 
+def registration_only(pieces: Sequence[Piece], visit_reasons: tuple[str, ...]) -> tuple[Outcome, tuple[str, ...]]:
+    """Outcome and reasons of a structure that no model was asked for.
+
+    :param pieces: the structure as one piece; only its registered contour counts.
+    """
+    reasons = list(visit_reasons)
+    for piece in pieces:
+        if not piece.registered.any():
+            reasons.append("its registered prior contour lies outside the follow-up's field of view")
+        elif piece.outside_share > MAX_OUTSIDE_SHARE:
+            reasons.append(f"{100 * piece.outside_share:.0f} % of it lies outside the follow-up's field of view")
+    return Outcome.REGISTRATION_ONLY, tuple(reasons)
+
+
 def _at_edge(mask: BoolArray, followup: Volume) -> bool:
     """Whether the contour reaches the volume's edge, or voxels that were never measured (padding)."""
     from scipy import ndimage

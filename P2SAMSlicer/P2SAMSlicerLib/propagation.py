@@ -18,14 +18,21 @@ from P2SAMSlicerLib.models.protocol import PromptableModel
 from P2SAMSlicerLib.notes import method_notes
 from P2SAMSlicerLib.options import PropagationOptions
 from P2SAMSlicerLib.orientation import to_working_frame
-from P2SAMSlicerLib.outcome import decide, figures
+from P2SAMSlicerLib.outcome import decide, figures, registration_only
 from P2SAMSlicerLib.progress import Progress, ProgressEvent, silent
 from P2SAMSlicerLib.region import Region
 from P2SAMSlicerLib.registration import Registration, carry_distance, in_working_frame, register
 from P2SAMSlicerLib.registration_quality import BodyQuality, LocalQuality, RegistrationJudge, worst_of
 from P2SAMSlicerLib.resample import resample_mask
 from P2SAMSlicerLib.result import Outcome, SegmentResult, SliceResult, VisitResult
-from P2SAMSlicerLib.segment_propagation import CarriedSegment, StageClock, VisitPair, carry_segment
+from P2SAMSlicerLib.segment_propagation import (
+    CarriedSegment,
+    StageClock,
+    VisitPair,
+    carry_by_registration,
+    carry_segment,
+)
+from P2SAMSlicerLib.structure_role import by_registration_only
 from P2SAMSlicerLib.transform_file import read_transform
 from P2SAMSlicerLib.visit_checks import check_visits
 from P2SAMSlicerLib.volume import BoolArray, Segment, Volume
@@ -139,11 +146,17 @@ def carry_segments(
         windows = _windows(case, options)
     results = []
     for number, segment in enumerate(visits.segments):
-        found = carry_segment(model, case, case.masks[number], visits.registration, judge, windows, options, progress, clock)
+        alone = by_registration_only(segment, options.registration_only, options.with_model)
+        if alone:
+            found = carry_by_registration(case, case.masks[number], visits.registration, judge, clock)
+        else:
+            found = carry_segment(
+                model, case, case.masks[number], visits.registration, judge, windows, options, progress, clock
+            )
         near = worst_of(found.near)
         together = lost_share(judge.fixed, judge.moving, visits.registration.transform, *found.small) if found.small else None
         why = (*quality.reasons, *near.reasons, *_reasons(visits, model, options))
-        results.append(_result(case, segment, found, near, together, why))
+        results.append(_result(case, segment, found, near, together, why, alone))
     return VisitResult(
         name=visits.name,
         grid=case.orientation.stored,
@@ -280,13 +293,17 @@ def _result(
     near: LocalQuality,
     lost_together: float | None,
     reasons: tuple[str, ...],
+    alone: bool,
 ) -> SegmentResult:
     orientation = case.orientation
     grid = orientation.grid
     mask, registered = carried.mask, carried.registered
     prior_ml = float(segment.mask.sum()) * case.prior_voxel_ml
     found = figures(mask, registered, prior_ml, grid) if mask.any() and registered.any() else None
-    outcome, why = decide(mask, registered, found, carried.pieces, reasons, case.followup, lost_together)
+    if alone:
+        outcome, why = registration_only(carried.pieces, reasons)
+    else:
+        outcome, why = decide(mask, registered, found, carried.pieces, reasons, case.followup, lost_together)
     contoured = outcome in (Outcome.FOUND, Outcome.FLAGGED)
     slices = tuple(_slice(case, lesion, window, each) for lesion, window, part in carried.lesions for each in part)
     lost = [share for share in (lost_together, *(piece.lost_share for piece in carried.pieces)) if share is not None]

@@ -22,12 +22,14 @@ class Outcome(str, Enum):
     * ``flagged``: a contour was made and at least one check objected; ``reasons`` says which.
     * ``too small``: the lesion is below what the model resolves; only the registered prior contour is given.
     * ``no lesion found``: the follow-up does not look like the lesion there; only the registered prior contour is given.
+    * ``registration only``: a margin or an organ, for which no model was asked; only the registered prior contour is given.
     """
 
     FOUND = "found"
     FLAGGED = "flagged"
     TOO_SMALL = "too small"
     NO_LESION = "no lesion found"
+    REGISTRATION_ONLY = "registration only"
 
 
 @dataclass(frozen=True)

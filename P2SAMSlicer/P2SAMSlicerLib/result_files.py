@@ -6,6 +6,7 @@ Which segments a follow-up's file holds depends on the outcome:
 * *found* and *flagged*: the contour under the prior segment's name, with its colour, terminology and tags; and the registered
   prior contour, for comparison.
 * *too small* and *no lesion found*: the registered prior contour alone; the summary says why.
+* *registration only*: the registered prior contour alone, which is all that was wanted.
 
 An empty contour is never written. Where the registered prior contour is empty too, because it lies outside of the follow-up's
 field of view, the summary says so; a follow-up without any segment has no ``.seg.nrrd`` file. 3D Slicer's file format cannot
@@ -216,7 +217,11 @@ def _contour(result: SegmentResult, mask: BoolArray, model_id: str) -> Segment:
 def _comparison(result: SegmentResult) -> Segment:
     """The registered prior contour; flagged where it is all that there is, so that the target is not overlooked."""
     source = result.source
-    tags = _tags(source, "registration", FLAGGED if result.mask is None else NOT_STARTED)
+    if result.outcome is Outcome.REGISTRATION_ONLY:
+        status = FLAGGED if result.reasons else IN_PROGRESS
+    else:
+        status = FLAGGED if result.mask is None else NOT_STARTED
+    tags = _tags(source, "registration", status)
     color = tuple((1 - MUTED_SHARE) * value + MUTED_SHARE * GREY for value in source.color or (GREY, GREY, GREY))
     return Segment(
         name=f"{source.name}{COMPARISON_SUFFIX}",

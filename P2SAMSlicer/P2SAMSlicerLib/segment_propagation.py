@@ -103,6 +103,27 @@ def carry_segment(
     return carried_all
 
 
+def carry_by_registration(
+    case: VisitPair, mask: BoolArray, registration: Registration, judge: RegistrationJudge, clock: StageClock
+) -> CarriedSegment:
+    """Carry a structure that no model is asked for: its registered contour, and how far that can be trusted there."""
+    with clock.stage("registration"):
+        distance = carry_distance(mask, case.prior.grid, case.followup.grid, registration.transform)
+        registered = distance >= 0
+        if not registered.any() and not _at_volume_edge(distance == distance.max()):
+            registered = touched_voxels(mask, case.prior.grid, case.followup.grid, registration.transform, distance)
+        carried = CarriedSegment(np.zeros_like(registered), registered)
+        carried.near.append(judge.near(registered))
+    if registered.any():
+        volume = float(registered.sum()) * case.followup.grid.voxel_ml
+        share = 1.0 - volume / (float(mask.sum()) * case.prior.grid.voxel_ml)
+        outside = max(0.0, share) if _at_volume_edge(registered) else 0.0
+    else:
+        outside = 1.0
+    carried.pieces.append(Piece(carried.mask, registered, outside_share=outside).cropped())
+    return carried
+
+
 def _piece(
     model: PromptableModel,
     case: VisitPair,

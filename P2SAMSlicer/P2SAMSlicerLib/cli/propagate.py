@@ -22,7 +22,7 @@ from P2SAMSlicerLib.cli.job import JobResult, PropagationJob, run_job
 from P2SAMSlicerLib.cli.table import figure, format_table
 from P2SAMSlicerLib.definitions import SLICE
 from P2SAMSlicerLib.errors import InputError
-from P2SAMSlicerLib.options import PropagationOptions
+from P2SAMSlicerLib.options import USUAL_PARTS, PropagationOptions
 from P2SAMSlicerLib.progress import terminal_progress
 from P2SAMSlicerLib.result import VisitResult
 from P2SAMSlicerLib.result_files import SLICES_NAME, STATEMENT, SUMMARY_NAME, FailedVisit
@@ -43,7 +43,9 @@ Written into the --out folder:
   slices.csv     one row for each follow-up, segment and slice
 
 Outcome of a segment: found; flagged (a contour, and what speaks against it); too
-small, or no lesion found (then only the registered prior contour is written).
+small, or no lesion found (then only the registered prior contour is written);
+registration only (a CTV, PTV or organ at risk, told by its TG-263 name or its
+terminology: no model is asked, the registered prior contour is written).
 
 For research use only. All contours are unreviewed: look at every slice, those of
 high review priority first. A low priority does not say that a contour is right.
@@ -66,6 +68,7 @@ def add_command(commands: Commands) -> None:
     files.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the results; made if needed")
     files.add_argument("--overwrite", action="store_true", help="replace results that are there already")
     _add_method_arguments(parser.add_argument_group("method"), usual)
+    _add_structure_arguments(parser.add_argument_group("margins and organs"))
     add_model_arguments(parser)
     add_progress_argument(parser)
     parser.epilog = _columns()
@@ -104,7 +107,8 @@ def _add_method_arguments(group: argparse._ArgumentGroup, usual: PropagationOpti
         metavar="N",
         type=whole_number(1),
         default=usual.max_parts,
-        help="split the lesion's features into 1 to N parts, a point for each (default: 2)",
+        help="split the lesion's features into 1 to N parts, a point for each"
+        f" (default: {USUAL_PARTS['clinical']} in clinical mode, {USUAL_PARTS['paper']} in paper mode)",
     )
     group.add_argument(
         "--negatives",
@@ -138,6 +142,23 @@ def _add_method_arguments(group: argparse._ArgumentGroup, usual: PropagationOpti
     )
 
 
+def _add_structure_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--registration-only",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="carry this structure by the registration alone, as margins and organs at risk; may be given again",
+    )
+    group.add_argument(
+        "--with-model",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="ask the model for this structure although it is called as a margin or an organ is; may be given again",
+    )
+
+
 def options_of(arguments: argparse.Namespace) -> PropagationOptions:
     """The options of the command line.
 
@@ -158,6 +179,8 @@ def options_of(arguments: argparse.Namespace) -> PropagationOptions:
         negatives=None if arguments.negatives is None else tuple(range(arguments.negatives[0], arguments.negatives[1] + 1)),
         margin_mm=arguments.margin_mm,
         plausible_mm=arguments.plausible_mm,
+        registration_only=tuple(arguments.registration_only),
+        with_model=tuple(arguments.with_model),
         seed=arguments.seed,
         allow_other_patient=arguments.allow_other_patient,
         allow_older_followup=arguments.allow_older_followup,

@@ -1,0 +1,61 @@
+"""Which structures a model may segment: tumours. Margins and organs at risk are carried by the registration alone.
+
+A CTV or PTV is no visible object, it is drawn by a rule; an organ at risk is not what this tool was made and measured for. They
+are told by their names after AAPM TG-263 (Mayo et al. 2018), or by their terminology; the user may say otherwise for any
+structure. Whatever is not known is taken for a tumour, because that is what this tool is asked to carry.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from P2SAMSlicerLib.volume import Segment
+
+#: Beginnings of the names of targets that are no visible tumour (TG-263: target type, classifier and number follow directly).
+DRAWN_BY_RULE = ("CTV", "ITV", "ICTV", "IGTV", "PTV")
+#: Words that say that a structure is a tumour, also where an organ is named: "Lung tumour", "GTV_Liver".
+TUMOUR_WORDS = frozenset(
+    ["gtv", "tumor", "tumour", "lesion", "mass", "met", "mets", "metastasis", "cancer", "sarcoma", "carcinoma", "nodule"]
+)
+_ORGANS = """
+    anus aorta bag bladder body bone bowel brachialplex brain brainstem breast bronchus carina cartilage caudaequina cavity
+    cerebellum cerebrum chestwall cochlea colon cornea cricoid duodenum ear esophagus external eye femur gallbladder genitals
+    glnd glottis greatves heart hemisphere hippocampus hypothalamus ileum jejunum joint kidney larynx lens lips liver lung
+    mandible mediastinum musc nasalconcha opticchiasm opticnrv ovary palate pancreas parotid pelvis penilebulb penis
+    pericardium pharynx pharynxconst pituitary pons prostate rectum retina rib sacralplex sacrum scalp seminalves sigmoid
+    skin skull spinalcanal spinalcord spleen spongbone sternum stomach testis thymus thyroid tmjoint tongue trachea ureter
+    urethra uterus vagina vb ventricle vocalcord vulva
+"""
+#: First words of TG-263's names of normal structures, in lower case; what follows ("_L", "_R", "s") narrows them.
+ORGANS = frozenset(_ORGANS.split())
+#: SNOMED CT code of the category of normal anatomy in Slicer's terminologies ("Anatomical Structure"), and of lesions
+#: ("Morphologically Altered Structure").
+ANATOMY_CODE, LESION_CODE = "123037004", "49755003"
+
+
+def by_registration_only(segment: Segment, chosen: Collection[str] = (), with_model: Collection[str] = ()) -> bool:
+    """Whether a structure is carried by the registration alone.
+
+    :param chosen: names of structures that the user wants to be carried so.
+    :param with_model: names of structures that a model is to segment whatever they are called.
+    """
+    if segment.name in with_model:
+        return False
+    return segment.name in chosen or is_margin_or_organ(segment)
+
+
+def is_margin_or_organ(segment: Segment) -> bool:
+    """Whether name or terminology say that a structure is a margin around a tumour, or an organ."""
+    name = segment.name.strip()
+    if re.match(rf"z*_?({'|'.join(DRAWN_BY_RULE)})", name, re.IGNORECASE):
+        return True
+    words = [word.lower() for word in re.split(r"[^A-Za-z]+", name) if word]
+    if any(word in TUMOUR_WORDS or word.startswith("gtv") for word in words):
+        return False
+    category = (segment.terminology or {}).get("category") or ["", "", ""]
+    if LESION_CODE in category:
+        return False
+    if ANATOMY_CODE in category:
+        return True
+    return bool(words) and (words[0] in ORGANS or words[0].removesuffix("s") in ORGANS)
