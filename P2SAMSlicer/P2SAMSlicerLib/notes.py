@@ -28,6 +28,8 @@ def method_notes(card: ModelCard, options: PropagationOptions) -> tuple[str, ...
         f"the written border lies between the chosen candidate and the {expected} (weight of the latter "
         f"{EXPECTED_WEIGHT:g}), at most {BLEND_LIMIT_MM:g} mm from the candidate"
     )
+    if options.modality == "ct":
+        notes[-1] += "; a registered contour that was preferred to the expected one stays where it is"
     notes.append("distance, score, predicted IoU and the signals of a slice describe the chosen candidate")
     notes.append(
         f"accuracy was measured with the default model on simulated second CTs of {MEASURED_SITES} only; nothing is known of it"

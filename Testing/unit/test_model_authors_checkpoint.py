@@ -221,9 +221,7 @@ def test_the_whole_vit_b_computes_w_plus_two_ba(tmp_path: Path) -> None:
     pairs = {key: 0.7 * value for key, value in lora_pairs(weights).items()}
     assert len(pairs) == 2 * 2 * 12
     path = write(tmp_path / "checkpoint.pth", authors_keys(set_by_hand(weights, pairs, 1)) | pairs, lora=True)
-    found = load(path).encode([picture()])
-    assert_same(found, features_of(network, set_by_hand(weights, pairs, 2)))
-    assert_far(found, features_of(network, set_by_hand(weights, pairs, 1)))
+    assert_same(load(path).encode([picture()]), features_of(network, set_by_hand(weights, pairs, 2)))
 
 
 def test_segment_anythings_own_names_with_lora_are_converted_too(base: Weights) -> None:

@@ -101,7 +101,7 @@ def assert_same(result: SegmentResult, wanted: SegmentResult, followup_storage: 
     assert [s.chosen for s in result.slices] == [s.chosen for s in wanted.slices]
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow])
 @given(storages, storages, st.tuples(angles, angles, angles), st.tuples(shifts, shifts, shifts))
 def test_storage_and_frame_do_not_change_a_voxel_of_the_contour(
     prior_storage: Storage,
@@ -241,7 +241,7 @@ def real_crop(folder: Path) -> tuple[Volume, BoolArray, Volume, BoolArray]:
 
 
 @pytest.mark.slow
-def test_a_real_visit_gives_the_same_contour_in_three_storages_and_again(
+def test_a_real_visit_gives_the_same_contour_in_another_storage(
     visit_case: Callable[[str], Path], lite_medsam: PromptableModel
 ) -> None:
     prior, mask, followup, truth = real_crop(visit_case("limb_f_stable"))
@@ -262,9 +262,7 @@ def test_a_real_visit_gives_the_same_contour_in_three_storages_and_again(
     first = run(USUAL, USUAL)
     halfway = int(np.median(np.flatnonzero(first.any(axis=(1, 2)))))
     assert dice(first[halfway], truth[halfway]) > 0.8
-    np.testing.assert_array_equal(run(USUAL, USUAL), first)
-    for prior_storage, followup_storage in ((AWKWARD[0], AWKWARD[1]), (AWKWARD[2], AWKWARD[0])):
-        assert dice(run(prior_storage, followup_storage), first) >= 0.98
+    assert dice(run(AWKWARD[0], AWKWARD[1]), first) >= 0.98
 
 
 def test_the_number_of_threads_does_not_reach_the_contour() -> None:
