@@ -142,7 +142,7 @@ def segment_lesion(model: PromptableModel, lesion: Lesion, options: PropagationO
     area = _typical(areas)
     chosen = choice.choose_sequence(scored, [choice.ABSENT_COST * expected / area for expected in areas])
     masks = [_chosen_mask(s, c) for s, c in zip(scored, chosen, strict=True)]
-    # A registered contour that was preferred to the expected one was preferred because the lesion grew: it is not drawn back.
+    # Where the registered contour was preferred to the expected one, as on a lesion that grew, it is not drawn back to it.
     stays = [c is not None and s[c].proposal.origin == REGISTERED for s, c in zip(scored, chosen, strict=True)]
     expected_mm = [view.expected_mm for view in views.slices]
     mask = contour.assemble(masks, expected_mm, stays, views.indices, region, followup.grid)

@@ -11,7 +11,8 @@ SEGMENT = {
     " asked); nothing is ever called right",
     "reasons": "what speaks against the contour, or why there is none",
     "review_priority": "0 to 1, larger is to be looked at first: mean of the fifth of the slices with the largest priority,"
-    " at least 0.5 if not simply found; it sorts, and never says that a contour is right",
+    " at least 0.5 if not simply found (registration only: 0.5, or 1 if a reason speaks"
+    " against it); it sorts, and never says that a contour is right",
     "prior_volume_ml": "volume of the segment on the prior CT, voxels times voxel volume",
     "volume_ml": "volume of the contour on the follow-up, voxels times voxel volume; null without a contour",
     "volume_change_percent": "100 (volume_ml / prior_volume_ml - 1): relative to the prior's volume",

@@ -20,16 +20,14 @@ def method_notes(card: ModelCard, options: PropagationOptions) -> tuple[str, ...
     notes = []
     if "points" not in card.trained_prompts:
         notes.append(f"{card.id} was not trained with points, so P2SAM's points are always combined with a box")
-    expected = "expected contour"
+    expected, exception = "expected contour", "; a registered contour that was preferred to it stays where it is"
     if options.modality != "ct":
         notes.append("a CBCT's values are not compared with the prior's: the registered contour stands for the expected one")
-        expected = "registered contour"
+        expected, exception = "registered contour", ""
     notes.append(
         f"the written border lies between the chosen candidate and the {expected} (weight of the latter "
-        f"{EXPECTED_WEIGHT:g}), at most {BLEND_LIMIT_MM:g} mm from the candidate"
+        f"{EXPECTED_WEIGHT:g}), at most {BLEND_LIMIT_MM:g} mm from the candidate{exception}"
     )
-    if options.modality == "ct":
-        notes[-1] += "; a registered contour that was preferred to the expected one stays where it is"
     notes.append("distance, score, predicted IoU and the signals of a slice describe the chosen candidate")
     notes.append(
         f"accuracy was measured with the default model on simulated second CTs of {MEASURED_SITES} only; nothing is known of it"

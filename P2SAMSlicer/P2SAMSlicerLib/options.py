@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -66,6 +67,16 @@ class PropagationOptions:
     def negative_counts(self) -> tuple[int, ...]:
         """Numbers of negative points that are tried."""
         return USUAL_NEGATIVES[self.mode] if self.negatives is None else self.negatives
+
+    def check_names(self, names: Sequence[str]) -> None:
+        """Refuse the name of a structure that is not carried: a slip of the pen must not decide how an organ is drawn.
+
+        :param names: of the structures that are carried.
+        :raises InputError: names the one that is not there, and those that are.
+        """
+        for name in (*self.registration_only, *self.with_model):
+            if name not in names:
+                raise InputError(f"no segment named '{name}' is carried; there are: {', '.join(names)}")
 
     def check(self) -> None:
         """Refuse options that contradict themselves.

@@ -198,6 +198,7 @@ def _check_inputs(prior: Volume, segments: Sequence[Segment], followup: Volume, 
             raise InputError(f"segment '{segment.name}': its mask holds {segment.mask.dtype} and not True and False")
         if not segment.mask.any():
             raise InputError(f"segment '{segment.name}': it is empty")
+    options.check_names([segment.name for segment in segments])
     modality = Modality(options.modality)
     for volume in (prior, followup):
         volume.grid.check(volume.name)
@@ -312,7 +313,7 @@ def _result(
         source=segment,
         outcome=outcome,
         reasons=why,
-        review_priority=review.segment_priority(priorities, flagged=outcome is not Outcome.FOUND),
+        review_priority=_segment_priority(priorities, outcome, why),
         mask=orientation.to_stored(mask) if contoured else None,
         registered_mask=orientation.to_stored(registered),
         prior_volume_ml=prior_ml,
@@ -324,6 +325,13 @@ def _result(
         registration=near.as_dict(),
         lost_tissue_share=max(lost, default=None),
     )
+
+
+def _segment_priority(priorities: Sequence[float], outcome: Outcome, reasons: Sequence[str]) -> float:
+    """One figure 0..1. An organ has no slices to judge; it must not hide the tumours unless something speaks against it."""
+    if outcome is Outcome.REGISTRATION_ONLY and not reasons:
+        return review.UNJUDGED
+    return review.segment_priority(priorities, flagged=outcome is not Outcome.FOUND)
 
 
 def _slice(case: VisitPair, lesion: int, window: Region | None, found: LesionSlice) -> SliceResult:

@@ -3,9 +3,9 @@
 None of the signals is the figure that chose the candidate: how much the model's answers to boxes disagree, agreement with
 neighbouring slices, how far the contour left the registered one, how much the visits differ along the border, how sharp the CT
 is there, and how small the lesion is on the slice. A model that was trained with masks also tells what it thinks of its answer
-to the expected contour; that estimate follows the error better than the others together, so it has half of the weight. They
-were taken up because they sort the slices of simulated visits of training patients by error, see
-``Testing/benchmarks/ablation.md``. The estimate of a model that knows boxes only does not, and is left out.
+to the expected contour, with half of the weight. They were taken up because they sort the slices of simulated visits of
+training patients by error, see ``Testing/benchmarks/ablation.md``; how well they do on other patients and sites stands in the
+README. The estimate of a model that knows boxes only does not follow the error, and is left out.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ BORDER_MM = 4.0
 LARGE_CHANGE = 3.0
 #: A lesion as wide as this on a slice (side of a square of its area, in mm) is not small there.
 NOT_SMALL_MM = 40.0
+#: Priority of a segment whose slices are not judged, because no model was asked for it.
+UNJUDGED = 0.5
 #: Share of a segment's slices that sets its priority: the doubtful ones, not the average.
 WORST_SHARE = 0.2
 

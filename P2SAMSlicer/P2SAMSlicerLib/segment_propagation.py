@@ -114,12 +114,7 @@ def carry_by_registration(
             registered = touched_voxels(mask, case.prior.grid, case.followup.grid, registration.transform, distance)
         carried = CarriedSegment(np.zeros_like(registered), registered)
         carried.near.append(judge.near(registered))
-    if registered.any():
-        volume = float(registered.sum()) * case.followup.grid.voxel_ml
-        share = 1.0 - volume / (float(mask.sum()) * case.prior.grid.voxel_ml)
-        outside = max(0.0, share) if _at_volume_edge(registered) else 0.0
-    else:
-        outside = 1.0
+    outside = _lost_volume(case, mask, registered) if _at_volume_edge(registered) or not registered.any() else 0.0
     carried.pieces.append(Piece(carried.mask, registered, outside_share=outside).cropped())
     return carried
 
@@ -139,11 +134,11 @@ def _piece(
     prior, followup = case.prior, case.followup
     distance = carry_distance(lesion, prior.grid, followup.grid, registration.transform)
     carried = distance >= 0
-    lost = 1.0 - float(carried.sum()) * followup.grid.voxel_ml / (float(lesion.sum()) * prior.grid.voxel_ml)
+    lost = _lost_volume(case, lesion, carried)
     at_edge = _at_volume_edge(carried)
-    cut_off = max(0.0, lost) if at_edge else 0.0
+    cut_off = lost if at_edge else 0.0
     one_slice = 1 in (int(m.any(axis=(1, 2)).sum()) for m in (lesion, carried))
-    between = max(0.0, lost) if one_slice and not at_edge else 0.0
+    between = lost if one_slice and not at_edge else 0.0
     if not carried.any():
         nearest = distance.max()
         # Nearest to the volume's edge, it lies beyond it; else it lies between voxels.
@@ -210,6 +205,12 @@ def _clean(
     if cavity.sum() * case.prior.grid.voxel_ml >= contour.CAVITY_ML:
         carried_cavity = carry_distance(cavity, case.prior.grid, grid, registration.transform) >= 0
     return contour.clean(mask, carried, int(ndimage.label(lesion)[1]), carried_cavity, grid)
+
+
+def _lost_volume(case: VisitPair, mask: BoolArray, carried: BoolArray) -> float:
+    """Share of a structure's volume that its registered contour does not have."""
+    volume = float(carried.sum()) * case.followup.grid.voxel_ml
+    return max(0.0, 1.0 - volume / (float(mask.sum()) * case.prior.grid.voxel_ml))
 
 
 def _at_volume_edge(carried: BoolArray) -> bool:

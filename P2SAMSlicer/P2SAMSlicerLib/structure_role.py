@@ -14,10 +14,12 @@ from P2SAMSlicerLib.volume import Segment
 
 #: Beginnings of the names of targets that are no visible tumour (TG-263: target type, classifier and number follow directly).
 DRAWN_BY_RULE = ("CTV", "ITV", "ICTV", "IGTV", "PTV")
-#: Words that say that a structure is a tumour, also where an organ is named: "Lung tumour", "GTV_Liver".
-TUMOUR_WORDS = frozenset(
-    ["gtv", "tumor", "tumour", "lesion", "mass", "met", "mets", "metastasis", "cancer", "sarcoma", "carcinoma", "nodule"]
+#: Beginnings of words that say that a structure is a tumour, also where an organ is named: "Lung tumour", "Liver metastases".
+TUMOUR_WORDS = (
+    *("gtv", "tumo", "lesion", "mass", "metast", "cancer", "sarcom", "carcinom", "adenocarcinom", "nodul", "neoplas"),
+    *("lymphom", "melanom", "gliom", "hcc", "nsclc", "sclc"),
 )
+ABBREVIATIONS = ("met", "mets", "ca")
 _ORGANS = """
     anus aorta bag bladder body bone bowel brachialplex brain brainstem breast bronchus carina cartilage caudaequina cavity
     cerebellum cerebrum chestwall cochlea colon cornea cricoid duodenum ear esophagus external eye femur gallbladder genitals
@@ -51,7 +53,7 @@ def is_margin_or_organ(segment: Segment) -> bool:
     if re.match(rf"z*_?({'|'.join(DRAWN_BY_RULE)})", name, re.IGNORECASE):
         return True
     words = [word.lower() for word in re.split(r"[^A-Za-z]+", name) if word]
-    if any(word in TUMOUR_WORDS or word.startswith("gtv") for word in words):
+    if any(word.startswith(TUMOUR_WORDS) or word in ABBREVIATIONS for word in words):
         return False
     category = (segment.terminology or {}).get("category") or ["", "", ""]
     if LESION_CODE in category:

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.mrml.result_nodes import show_result
 from P2SAMSlicerLib.mrml.segment_nodes import segment_ids, segments_from_node, tag_of
 from P2SAMSlicerLib.mrml.volume_nodes import volume_from_node
 from P2SAMSlicerLib.result import Outcome, VisitResult
 from P2SAMSlicerLib.volume import Segment
-from scene_content import SHAPE, add_segmentation, add_transform, add_volume, axis_orders, blob, oblique
+from scene_content import SHAPE, add_bent_transform, add_segmentation, add_transform, add_volume, axis_orders, blob, oblique
 from small_visits import segment_result, visit_result, without_contour
 
 TERMINOLOGY = (
@@ -141,6 +142,17 @@ def test_a_saved_segmentation_keeps_masks_status_and_tags(tmp_path: Path) -> Non
     assert tag_of(contour, "TerminologyEntry") == TERMINOLOGY
     assert scene_logic().GetSegmentStatus(contour) == scene_logic().InProgress
     assert tag_of(contour, "DICOM.SegmentAlgorithmType") == "AUTOMATIC"
+
+
+def test_a_followup_that_is_bent_or_has_other_voxels_gets_no_contour() -> None:
+    volume = add_volume(np.eye(4))
+    visit, prior, ids = carried(volume)
+    other = add_volume(np.eye(4), array=np.zeros((3, 4, 5), np.int16))
+    with pytest.raises(ValueError, match="not on the follow-up's voxels"):
+        show_result(visit, other, prior, ids)
+    volume.SetAndObserveTransformNodeID(add_bent_transform().GetID())
+    with pytest.raises(InputError, match="its parent transform is not linear"):
+        show_result(visit, volume, prior, ids)
 
 
 def test_a_mask_off_the_followups_voxels_is_a_fault_and_leaves_no_node(scene: Any) -> None:

@@ -62,6 +62,7 @@ def test_every_option_reaches_the_engine(visits: list[str], tmp_path: Path, engi
     SimpleITK.WriteTransform(SimpleITK.TranslationTransform(3, (1.0, 2.0, 3.0)), str(transform))
     words = ["--mode", "paper", "--registration", str(transform), "--modality", "cbct", "--parts", "5", "--negatives", "0:3"]
     words += ["--margin-mm", "30", "--plausible-mm", "12.5", "--seed", "7", "--allow-other-patient", "--allow-older-followup"]
+    words += ["--registration-only", "GTV"]
     assert cli.main([*visits, *words, "--device", "cpu", "--threads", "2"]) == 0
     assert engine.calls[0][3] == PropagationOptions(
         mode="paper",
@@ -72,6 +73,7 @@ def test_every_option_reaches_the_engine(visits: list[str], tmp_path: Path, engi
         negatives=(0, 1, 2, 3),
         margin_mm=30.0,
         plausible_mm=12.5,
+        registration_only=("GTV",),
         seed=7,
         allow_other_patient=True,
         allow_older_followup=True,
@@ -264,3 +266,12 @@ def test_the_follow_up_in_the_present_folder_gets_the_folder_s_name(
     assert cli.main([*line, "--out", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "week 3.seg.nrrd").is_file()
     assert engine.calls[0][2].name == "week 3"
+
+
+@pytest.mark.parametrize("option", ["--registration-only", "--with-model"])
+def test_a_structure_that_is_not_carried_is_refused_before_any_work(
+    visits: list[str], engine: Engine, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    assert cli.main([*visits, option, "Haert"]) == 2
+    assert errors_in(capsys.readouterr().err) == ["p2sam: error: no segment named 'Haert' is carried; there are: GTV"]
+    assert not engine.loaded

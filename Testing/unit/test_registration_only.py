@@ -44,6 +44,7 @@ def test_a_margin_or_an_organ_is_carried_without_asking_the_model(name: str) -> 
     assert result.mask is None
     assert result.reasons == ()
     assert result.slices == ()
+    assert result.review_priority == 0.5  # nothing is known of its slices, and it must not hide the tumours
     np.testing.assert_array_equal(result.registered_mask, segment.mask)
 
 
@@ -82,6 +83,14 @@ def test_an_organ_that_lies_partly_outside_is_flagged_with_its_share() -> None:
     visit = propagate(UnaskedModel(), prior, [Segment("Heart", segment.mask)], cut, STILL)
     assert any("of it lies outside the follow-up's field of view" in reason for reason in visit.segments[0].reasons)
     assert followup_segments(visit)[0].tags["Segmentation.Status"] == "flagged"
+    assert visit.segments[0].review_priority == 1.0
+
+
+@pytest.mark.parametrize("option", ["registration_only", "with_model"])
+def test_a_name_that_no_structure_has_is_refused_and_not_overlooked(option: str) -> None:
+    options: Any = {option: ("Haert",)}
+    with pytest.raises(InputError, match="no segment named 'Haert' is carried; there are: Heart"):
+        carried("Heart", replace(STILL, **options))
 
 
 def test_what_speaks_against_the_registration_speaks_against_the_contour() -> None:

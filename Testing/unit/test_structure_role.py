@@ -64,6 +64,10 @@ def test_margins_and_organs_of_tg263_are_carried_by_registration(name: str) -> N
         "Tumor 1",
         "Lung tumour",
         "Liver met",
+        "Liver metastases",
+        "Lung lesions",
+        "Kidney_R tumors",
+        "lung nodules",
     ],
 )
 def test_tumours_and_unknown_names_are_for_the_model(name: str) -> None:

@@ -153,6 +153,7 @@ def check_job(job: PropagationJob, progress: Progress = silent) -> CheckedJob:
     prior = _read_ct(job.prior_ct, Modality.CT)
     next(steps)
     segments, warnings = _read_segments(job, prior)
+    job.options.check_names([segment.name for segment in segments])
     next(steps)
     followups: list[Followup] = []
     voxels = kept = 0

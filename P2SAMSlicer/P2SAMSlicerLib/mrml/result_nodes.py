@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from P2SAMSlicerLib.mrml.volume_nodes import parent_to_world
 from P2SAMSlicerLib.result import SegmentResult, VisitResult
 from P2SAMSlicerLib.result_files import followup_segments
 from P2SAMSlicerLib.volume import Segment
@@ -25,10 +26,15 @@ def show_result(visit: VisitResult, followup_node: Any, prior_segmentation: Any,
     :param prior_segmentation: its segments' colours, terminology and tags are copied.
     :param prior_ids: id of the prior segment by its name.
     :returns: ``vtkMRMLSegmentationNode``.
-    :raises ValueError: a result contradicts itself: a fault of the engine.
+    :raises InputError: the follow-up has a parent transform that is not linear, so its voxels are not where it is shown.
+    :raises ValueError: a result contradicts itself or is on other voxels: a fault of the engine.
     """
     import slicer.util
 
+    # A contour on other voxels than the node's would be drawn in a wrong place.
+    parent_to_world(followup_node)
+    if slicer.util.arrayFromVolume(followup_node).shape != visit.grid.shape:
+        raise ValueError("the contours are not on the follow-up's voxels")
     segments = followup_segments(visit)
     # The order in which they are written: contours, then registered contours.
     sources = [result for result in visit.segments if result.mask is not None]
