@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from P2SAMSlicerLib.candidates import EXPECTED_MASK, Proposal
 from P2SAMSlicerLib.expected import signed_pixels_mm
+from P2SAMSlicerLib.result import SliceResult
 from P2SAMSlicerLib.volume import BoolArray
 
 #: Name of the signal that says how much the chosen contour differs from the model's answers to boxes.
@@ -38,6 +39,8 @@ NOT_SMALL_MM = 40.0
 UNJUDGED = 0.5
 #: Share of a segment's slices that sets its priority: the doubtful ones, not the average.
 WORST_SHARE = 0.2
+#: A slice of at least this priority has to be looked at before its contour is accepted, besides the most doubtful fifth.
+DOUBTFUL = 0.5
 
 
 def slice_signals(
@@ -106,6 +109,21 @@ def segment_priority(slices: Sequence[float], flagged: bool) -> float:
     worst = sorted(slices, reverse=True)[: max(1, round(WORST_SHARE * len(slices)))]
     value = float(np.mean(worst))
     return max(value, 0.5) if flagged else value
+
+
+def must_be_seen(slices: Sequence[SliceResult]) -> list[int]:
+    """Indices of the slices that a person has to look at before accepting a contour, the most doubtful first.
+
+    These are the most doubtful fifth and all others of priority :data:`DOUBTFUL` and above, of the slices that were contoured
+    or on which the lesion was expected. A slice that shows several lesions counts once, with the highest priority.
+    """
+    priorities: dict[int, float] = {}
+    for each in slices:
+        if each.chosen is not None or each.review_priority > 0:
+            priorities[each.index] = max(priorities.get(each.index, 0.0), each.review_priority)
+    order = sorted(priorities, key=lambda index: (-priorities[index], index))
+    least = max(1, round(WORST_SHARE * len(order)))
+    return [index for number, index in enumerate(order) if number < least or priorities[index] >= DOUBTFUL]
 
 
 def _difference(first: BoolArray, second: BoolArray) -> float:

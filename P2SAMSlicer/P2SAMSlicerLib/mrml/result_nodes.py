@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from P2SAMSlicerLib.mrml.review_nodes import remember_drawn
 from P2SAMSlicerLib.mrml.volume_nodes import parent_to_world
 from P2SAMSlicerLib.result import SegmentResult, VisitResult
 from P2SAMSlicerLib.result_files import followup_segments
@@ -14,6 +15,10 @@ from P2SAMSlicerLib.volume import Segment
 
 #: Ends the name of a result's node, after the follow-up's.
 NODE_SUFFIX = "propagated"
+#: Tag with the name of the prior's segment that a contour stems from: the contour itself may be renamed.
+SOURCE_TAG = "P2SAM.Source"
+#: By this role a result's segmentation refers to the prior's.
+PRIOR_ROLE = "P2SAMSlicer.priorSegmentation"
 
 
 def show_result(visit: VisitResult, followup_node: Any, prior_segmentation: Any, prior_ids: Mapping[str, str]) -> Any:
@@ -47,7 +52,11 @@ def show_result(visit: VisitResult, followup_node: Any, prior_segmentation: Any,
         node.SetAndObserveTransformNodeID(followup_node.GetTransformNodeID())
         for number, (segment, result) in enumerate(zip(segments, sources, strict=True)):
             identifier = _add(node, segment, followup_node, _source(prior_segmentation, prior_ids, result))
+            node.GetSegmentation().GetSegment(identifier).SetTag(SOURCE_TAG, result.source.name)
             node.GetDisplayNode().SetSegmentVisibility(identifier, number < contours or result.mask is None)
+            if number < contours or result.mask is None:
+                remember_drawn(node, identifier)
+        node.SetNodeReferenceID(PRIOR_ROLE, prior_segmentation.GetID())
         _place(node, followup_node)
     return node
 
