@@ -1,0 +1,263 @@
+"""One run from the scene's nodes to new nodes: hands the visits to the worker, and shows what comes back.
+
+It never waits: :meth:`PropagationRun.poll` is called from the application's own thread, by a timer or in a loop, so nodes are
+touched from that thread only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from P2SAMSlicerLib.cli.job import PropagationJob
+from P2SAMSlicerLib.errors import InputError
+from P2SAMSlicerLib.handover_file import SEGMENTATION_SUFFIX, VOLUME_SUFFIX, hand_over_segmentation, hand_over_volume
+from P2SAMSlicerLib.models.catalogue import default_model
+from P2SAMSlicerLib.mrml.record_nodes import attach_record
+from P2SAMSlicerLib.mrml.result_nodes import PRIOR_ROLE, show_result
+from P2SAMSlicerLib.mrml.review_nodes import touched_segments
+from P2SAMSlicerLib.mrml.segment_nodes import segment_ids, segments_from_node
+from P2SAMSlicerLib.mrml.volume_nodes import volume_from_node
+from P2SAMSlicerLib.options import PropagationOptions
+from P2SAMSlicerLib.visit_record import read_visit
+from P2SAMSlicerLib.volume import Segmentation
+from P2SAMSlicerLib.worker.client import WorkerClient
+from P2SAMSlicerLib.worker.messages import Event, Finished, Progress, Propagate, Refused, VisitDone, WorkerFailed
+from P2SAMSlicerLib.worker.private_folder import PrivateFolder
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What a person wants carried where.
+
+    :param prior: ``vtkMRMLScalarVolumeNode`` of the prior visit.
+    :param segmentation: ``vtkMRMLSegmentationNode`` on it.
+    :param followups: volume nodes of the later visits.
+    :param segments: ids in the segmentation; None for all.
+    :param transform: ``vtkMRMLTransformNode`` that moves the prior onto the follow-up; None to register.
+    :param harden: take non-linear parent transforms of the volumes in, instead of refusing them.
+    :param checkpoint: weights file instead of the model's own.
+    """
+
+    prior: Any
+    segmentation: Any
+    followups: tuple[Any, ...]
+    segments: tuple[str, ...] | None = None
+    options: PropagationOptions = field(default_factory=PropagationOptions)
+    transform: Any = None
+    harden: bool = False
+    model: str = field(default_factory=default_model)
+    checkpoint: Path | None = None
+    allow_unverified: bool = False
+    device: str = "auto"
+
+    def check(self) -> None:
+        """Refuse what cannot be run, before anything is read.
+
+        :raises InputError: says what is missing.
+        """
+        if self.prior is None:
+            raise InputError("choose the prior CT")
+        if self.segmentation is None:
+            raise InputError("choose the segmentation of the prior CT")
+        if not self.followups:
+            raise InputError("choose at least one follow-up CT")
+        if self.prior in self.followups:
+            raise InputError(f"{self.prior.GetName()}: is the prior; choose another volume as follow-up")
+        if len(set(self.followups)) < len(self.followups):
+            raise InputError("a follow-up is chosen twice")
+        if self.segments is not None and not self.segments:
+            raise InputError("choose at least one segment to carry")
+        names = list(self.prior_ids())
+        if not names:
+            raise InputError(f"{self.segmentation.GetName()}: no segment to carry")
+        self.options.check()
+        self.options.check_names(names)
+
+    def prior_ids(self) -> dict[str, str]:
+        """Id of each segment that is carried, by its name.
+
+        :raises InputError: two of one name, which results could not be told apart by; or one that is not there.
+        """
+        found: dict[str, str] = {}
+        known = segment_ids(self.segmentation)
+        for identifier in known if self.segments is None else self.segments:
+            if identifier not in known:
+                raise InputError(f"{self.segmentation.GetName()}: it has no segment '{identifier}'")
+            name = str(self.segmentation.GetSegmentation().GetSegment(identifier).GetName())
+            if name in found:
+                raise InputError(f"two segments are called '{name}': rename one of them")
+            found[name] = identifier
+        return found
+
+
+#: (stage, steps done, steps in all, a detail for people)
+Told = Callable[[str, int, int, str], None]
+
+
+class PropagationRun:
+    """A run that is under way, or has ended.
+
+    :param client: the worker; it stays there for the next run.
+    :param told: called with every step.
+    :raises InputError: the nodes cannot be used; nothing was started.
+    :raises OutputError: the visits cannot be handed over, because the disk is full for example.
+    """
+
+    def __init__(self, client: WorkerClient, request: RunRequest, told: Told = lambda *_step: None) -> None:
+        request.check()
+        self._client, self._told = client, told
+        self._ids = request.prior_ids()
+        # Kept by id: a node may be removed from the scene while the worker works on its copy.
+        self._followups = [str(node.GetID()) for node in request.followups]
+        self._names = [str(node.GetName()) for node in request.followups]
+        self._segmentation = str(request.segmentation.GetID())
+        self._folder: PrivateFolder | None = PrivateFolder()
+        self.nodes: list[Any] = []
+        self.problems: list[str] = []
+        self.warnings: tuple[str, ...] = ()
+        self.error: str | None = None
+        self.encoded: int | None = None
+        try:
+            job = _hand_over(request, self._folder.path)
+            self._number = client.send(Propagate(job, self._folder.path / "records"))
+        except BaseException:
+            self._end()
+            raise
+
+    @property
+    def running(self) -> bool:
+        """Whether there is still something to come."""
+        return self._folder is not None
+
+    def poll(self) -> None:
+        """Take in what the worker told since the last time."""
+        if not self.running:
+            return
+        for event in self._client.poll():
+            self._take(event)
+
+    def cancel(self) -> None:
+        """End the run and the worker with it. What was shown of finished follow-ups stays."""
+        if self.running:
+            self._client.cancel()
+            self.error = "cancelled"
+            self._end()
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, WorkerFailed):
+            self.error = "\n".join((event.message, *event.log))
+            self._end()
+        elif getattr(event, "request", None) != self._number:
+            return  # of a request that was given up
+        elif isinstance(event, Progress):
+            self._told(event.stage, event.done, event.total, event.message)
+        elif isinstance(event, VisitDone):
+            self._show(event)
+        elif isinstance(event, Refused):
+            self.error = event.message
+            self._end()
+        elif isinstance(event, Finished):
+            self.warnings, self.encoded = event.warnings, event.encoded
+            self._end()
+
+    def _show(self, event: VisitDone) -> None:
+        import slicer
+
+        name = self._names[event.number]
+        if event.record is None:
+            self.problems.append(f"{name}: {event.failure}")
+            return
+        followup = slicer.mrmlScene.GetNodeByID(self._followups[event.number])
+        if followup is None:
+            self.problems.append(f"{name}: was removed from the scene during the run, and so was its result")
+            return
+        visit = read_visit(event.record)
+        event.record.unlink(missing_ok=True)
+        segmentation = slicer.mrmlScene.GetNodeByID(self._segmentation)
+        before = earlier_results(followup, segmentation)
+        try:
+            node = show_result(replace(visit, name=name), followup, segmentation, self._ids)
+        except (InputError, ValueError) as error:  # moved or replaced meanwhile
+            self.problems.append(f"{name}: changed during the run; {error}")
+            return
+        attach_record(node, visit)
+        for each in before:
+            if not touched_segments(each):
+                slicer.mrmlScene.RemoveNode(each)
+        self.nodes.append(node)
+
+    def _end(self) -> None:
+        folder, self._folder = self._folder, None
+        if folder is not None:
+            folder.remove()
+
+
+def earlier_results(followup: Any, segmentation: Any) -> list[Any]:
+    """Results of earlier runs from the same contours to the same follow-up."""
+    import slicer.util
+
+    if segmentation is None:
+        return []
+    nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    same = [node for node in nodes if node.GetNodeReferenceID(PRIOR_ROLE) == segmentation.GetID()]
+    return [node for node in same if node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole()) == followup]
+
+
+def reviewed_results(request: RunRequest) -> Mapping[str, Sequence[str]]:
+    """What a run would find reviewed or edited already: names of the contours by the name of their node. They are kept beside
+    the new ones, and never replaced."""
+    found = {}
+    for followup in request.followups:
+        for node in earlier_results(followup, request.segmentation):
+            names = touched_segments(node)
+            if names:
+                found[str(node.GetName())] = names
+    return found
+
+
+def _hand_over(request: RunRequest, folder: Path) -> PropagationJob:
+    """The visits as files of the private folder, and the job on them."""
+    prior = volume_from_node(request.prior, request.harden)
+    ids = list(request.prior_ids().values())
+    segments, warnings = segments_from_node(request.segmentation, request.prior, prior, ids)
+    prior = replace(prior, warnings=(*prior.warnings, *warnings))
+    prior_file, contours = folder / f"prior{VOLUME_SUFFIX}", folder / f"prior{SEGMENTATION_SUFFIX}"
+    hand_over_volume(prior, prior_file)
+    hand_over_segmentation(Segmentation(prior.grid, tuple(segments), str(request.segmentation.GetName())), contours)
+    del prior, segments
+    followups = []
+    for number, node in enumerate(request.followups, start=1):
+        followups.append(folder / f"followup_{number}{VOLUME_SUFFIX}")
+        hand_over_volume(volume_from_node(node, request.harden), followups[-1])
+    options = request.options
+    if request.transform is not None:
+        file = folder / "transform.h5"
+        _write_transform(request.transform, file)
+        options = replace(options, registration="file", transform_file=file)
+    return PropagationJob(
+        prior_file,
+        contours,
+        tuple(followups),
+        folder / "out",
+        options=options,
+        model=request.model,
+        checkpoint=request.checkpoint,
+        allow_unverified=request.allow_unverified,
+        device=request.device,
+    )
+
+
+def _write_transform(node: Any, file: Path) -> None:
+    """The transform as ITK has it, from the follow-up's points to the prior's in LPS: what resampling the prior needs."""
+    import slicer
+
+    storage = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformStorageNode")
+    try:
+        storage.SetFileName(str(file))
+        if not storage.WriteData(node):
+            raise InputError(f"{node.GetName()}: this transform cannot be written as a file; harden or invert it first")
+    finally:
+        slicer.mrmlScene.RemoveNode(storage)
