@@ -31,7 +31,7 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     :raises OutputError: no space, no permission, no such folder.
     """
     target = Path(path)
-    temporary = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}{_suffix(target)}"
+    temporary = target.parent / f"{_temporary_name()}{_suffix(target)}"
     try:
         # Created here rather than by the tempfile module, whose files are closed to everyone but their owner.
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
@@ -71,7 +71,7 @@ def atomic_folder(out_dir: Path | str) -> Iterator[Path]:
             raise NotADirectoryError(errno.ENOTDIR, "a file of that name is in the way")
         # Inside an existing target, because that may be a mount point, with its parent on another file system.
         home = target if target.is_dir() else target.parent
-        work = home / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}"
+        work = home / _temporary_name()
         stage = work / "new"
         stage.mkdir(parents=True)
         yield stage
@@ -110,7 +110,7 @@ def check_writable(out_dir: Path | str, need_bytes: int = 0) -> None:
         if not folder.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, "it is, or lies below, a file")
         # Permission bits say too little (network folders, access lists, Windows): only trying tells.
-        probe = folder / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}"
+        probe = folder / _temporary_name()
         os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         probe.unlink()
         free = shutil.disk_usage(folder).free
@@ -118,6 +118,27 @@ def check_writable(out_dir: Path | str, need_bytes: int = 0) -> None:
         raise _output_error(target, error) from error
     if free < need_bytes:
         raise OutputError(f"{_name(target)}: not enough space, {need_bytes / 1e6:.0f} MB needed and {free / 1e6:.0f} MB free")
+
+
+def remove_temporary(folder: Path, process: int) -> None:
+    """Remove what a process that was killed left of its unfinished writing in a folder.
+
+    :param process: its id; it must have ended.
+    """
+    with suppress(OSError):
+        for path in list(folder.glob(f"{_temporary_name(process)}*")):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    path.unlink()
+
+
+def _temporary_name(process: int | None = None) -> str:
+    """A name that nobody else takes; without its random end, the beginning of all those of a process that is named."""
+    if process is not None:
+        return f"{TEMPORARY_PREFIX}{process}-"
+    return f"{_temporary_name(os.getpid())}{secrets.token_hex(6)}"
 
 
 def _suffix(path: Path) -> str:

@@ -14,7 +14,7 @@ from P2SAMSlicerLib.candidates import REGISTERED, WITHOUT_MODEL, Proposal, Slice
 from P2SAMSlicerLib.change import DEFORMABLE_TOLERANCE_MM, TOLERANCE_MM, VisitChange, compare_visits
 from P2SAMSlicerLib.evidence import LesionEvidence, cells_of_slice
 from P2SAMSlicerLib.expected import expected_contour, signed_pixels_mm
-from P2SAMSlicerLib.intensity import Window, to_rgb
+from P2SAMSlicerLib.intensity import GreyScale, Window, to_rgb
 from P2SAMSlicerLib.models.protocol import PromptableModel
 from P2SAMSlicerLib.options import PropagationOptions
 from P2SAMSlicerLib.prior_features import channels_last, prior_features
@@ -68,12 +68,14 @@ class LesionContour:
     :param slices: ascending without gaps; empty if the lesion is too small for the model.
     :param too_small: the model was not asked.
     :param doubts: what the comparison of the visits says against the contour, in words.
+    :param greys: how the slices became the images that the model saw; None if it was not asked.
     """
 
     mask: BoolArray
     slices: tuple[LesionSlice, ...]
     too_small: bool = False
     doubts: tuple[str, ...] = ()
+    greys: GreyScale | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,7 @@ class _Views:
     slices: list[SliceView]
     changes: list[NDArray[np.float32]] | None
     doubts: tuple[str, ...]
+    greys: GreyScale
 
 
 def segment_lesion(model: PromptableModel, lesion: Lesion, options: PropagationOptions, step: Step) -> LesionContour:
@@ -146,7 +149,7 @@ def segment_lesion(model: PromptableModel, lesion: Lesion, options: PropagationO
     stays = [c is not None and s[c].proposal.origin == REGISTERED for s, c in zip(scored, chosen, strict=True)]
     expected_mm = [view.expected_mm for view in views.slices]
     mask = contour.assemble(masks, expected_mm, stays, views.indices, region, followup.grid)
-    return LesionContour(mask, _slices(views, scored, chosen, masks), doubts=views.doubts)
+    return LesionContour(mask, _slices(views, scored, chosen, masks), doubts=views.doubts, greys=views.greys)
 
 
 def _compare(lesion: Lesion, options: PropagationOptions) -> VisitChange | None:
@@ -206,8 +209,8 @@ def _views(
     hu = [region.crop(lesion.followup.array[z], grid) for z in indices]
     distances = [region.crop(lesion.distance_mm[z], grid, outside=FAR_MM) for z in indices]
     # Without the offset between the visits, the same tissue has the same grey as on the prior's images.
-    offset = np.float32(change.offset_hu if change else 0.0)
-    images = [to_rgb(plane - offset, lesion.windows[1]) for plane in hu]
+    greys = GreyScale(lesion.windows[1], float(np.float32(change.offset_hu if change else 0.0)))
+    images = [greys.image(plane) for plane in hu]
     strengths = None if change is None else [region.crop(change.slice_strength(z), grid, outside=0.0) for z in indices]
     seen = (indices, images, distances, strengths)
     expected, doubts = _expected(lesion, region, change, evidence, model.card.feature_size, *seen)
@@ -221,7 +224,7 @@ def _views(
             expected_mm = _expected_mm(expected[row], distances[row], region.pixel_mm)
             slices.append(SliceView(features[offset_row], distances[row], expected_mm, expected[nearest]))
         step("encode", min(start + _ENCODE_BATCH, len(indices)), len(indices))
-    return _Views(region, indices, hu, images, slices, strengths, doubts)
+    return _Views(region, indices, hu, images, slices, strengths, doubts, greys)
 
 
 def _expected_mm(expected: BoolArray, distance_mm: NDArray[np.float32], pixel_mm: float) -> NDArray[np.float32]:

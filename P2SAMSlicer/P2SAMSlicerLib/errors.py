@@ -6,6 +6,8 @@ turns an :class:`InputError` into exit status 2 without a traceback.
 
 from __future__ import annotations
 
+import re
+
 
 class P2SAMError(Exception):
     """Base of every error that P2SAMSlicer raises on purpose."""
@@ -37,3 +39,17 @@ def unexpected(error: Exception) -> str:
     # The system's own words for its errors name no file.
     told = f"{kind} ({error.strerror})" if isinstance(error, OSError) and isinstance(error.strerror, str) else kind
     return f"unexpected {told}: a fault of this program (p2sam --debug shows the traceback, which may name folders)"
+
+
+def out_of_memory(error: BaseException) -> str | None:
+    """One line for an error that says that memory is used up, the computer's or an accelerator's; None for any other."""
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    # PyTorch's own error is not named, so that it need not be there.
+    if type(error).__name__ == "OutOfMemoryError" or (
+        isinstance(error, RuntimeError) and "out of memory" in str(error).lower()
+    ):
+        return "not enough memory on the device; close other programs that use it, or choose the processor (cpu)"
+    if isinstance(error, RuntimeError) and re.search("not enough memory|can.t allocate memory", str(error)):
+        return "not enough memory"
+    return None

@@ -179,3 +179,19 @@ def to_uint8(array: NDArray[Any], window: Window) -> NDArray[np.uint8]:
 def to_rgb(array: NDArray[Any], window: Window) -> NDArray[np.uint8]:
     """The windowed values as an image of three equal channels ``(..., 3)``, which is what the models take."""
     return np.repeat(to_uint8(array, window)[..., None], 3, axis=-1)
+
+
+@dataclass(frozen=True)
+class GreyScale:
+    """How a slice's values became the greys that a model saw.
+
+    :param window: see :class:`Window`.
+    :param offset_hu: taken from every value before; the offset between the visits, so that the same tissue has the same grey.
+    """
+
+    window: Window
+    offset_hu: float = 0.0
+
+    def image(self, plane: NDArray[Any]) -> NDArray[np.uint8]:
+        """A slice ``(H, W)`` as the image ``(H, W, 3)`` that a model takes."""
+        return to_rgb(plane.astype(np.float32) - np.float32(self.offset_hu), self.window)

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from P2SAMSlicerLib.clinical import LesionContour, LesionSlice, Step
-from P2SAMSlicerLib.intensity import Window, to_rgb
+from P2SAMSlicerLib.intensity import GreyScale, Window, to_rgb
 from P2SAMSlicerLib.models.protocol import PromptableModel
 from P2SAMSlicerLib.options import PropagationOptions
 from P2SAMSlicerLib.prompts import Reference
@@ -54,6 +54,7 @@ def segment_in_paper_mode(
     present = np.flatnonzero(carried.any(axis=(1, 2)))
     indices = range(int(present[0]), int(present[-1]) + 1)
     references: dict[int, Reference] = {}
+    greys = GreyScale(windows[1])
     mask = np.zeros(followup.grid.shape, dtype=bool)
     slices = []
     for position, index in enumerate(indices):
@@ -61,13 +62,13 @@ def segment_in_paper_mode(
         if source not in references:
             image = to_rgb(prior.array[source], windows[0])
             references[source] = Reference.from_image(model, image, lesion[source], options.seed)
-        result = segment_with_reference(model, references[source], to_rgb(followup.array[index], windows[1]), search)
+        result = segment_with_reference(model, references[source], greys.image(followup.array[index]), search)
         mask[index] = result.best.mask
         slices.append(
             LesionSlice(index, result.candidates, result.chosen, {"low predicted IoU": _doubt(result.best.predicted_iou)})
         )
         step("segment", position + 1, len(indices))
-    return LesionContour(mask, tuple(slices))
+    return LesionContour(mask, tuple(slices), greys=greys)
 
 
 def _doubt(predicted_iou: float) -> float:

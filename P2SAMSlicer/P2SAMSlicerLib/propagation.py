@@ -20,12 +20,12 @@ from P2SAMSlicerLib.options import PropagationOptions
 from P2SAMSlicerLib.orientation import to_working_frame
 from P2SAMSlicerLib.outcome import decide, figures, registration_only
 from P2SAMSlicerLib.progress import Progress, ProgressEvent, silent
-from P2SAMSlicerLib.region import Region
 from P2SAMSlicerLib.registration import Registration, carry_distance, in_working_frame, register
 from P2SAMSlicerLib.registration_quality import BodyQuality, LocalQuality, RegistrationJudge, worst_of
 from P2SAMSlicerLib.resample import resample_mask
 from P2SAMSlicerLib.result import Outcome, SegmentResult, SliceResult, VisitResult
 from P2SAMSlicerLib.segment_propagation import (
+    CarriedLesion,
     CarriedSegment,
     StageClock,
     VisitPair,
@@ -306,7 +306,7 @@ def _result(
     else:
         outcome, why = decide(mask, registered, found, carried.pieces, reasons, case.followup, lost_together)
     contoured = outcome in (Outcome.FOUND, Outcome.FLAGGED)
-    slices = tuple(_slice(case, lesion, window, each) for lesion, window, part in carried.lesions for each in part)
+    slices = tuple(_slice(case, lesion, each) for lesion in carried.lesions for each in lesion.slices)
     lost = [share for share in (lost_together, *(piece.lost_share for piece in carried.pieces)) if share is not None]
     priorities = [s.review_priority for s in slices if s.chosen is not None or s.review_priority > 0]
     return SegmentResult(
@@ -334,7 +334,7 @@ def _segment_priority(priorities: Sequence[float], outcome: Outcome, reasons: Se
     return review.segment_priority(priorities, flagged=outcome is not Outcome.FOUND)
 
 
-def _slice(case: VisitPair, lesion: int, window: Region | None, found: LesionSlice) -> SliceResult:
+def _slice(case: VisitPair, lesion: CarriedLesion, found: LesionSlice) -> SliceResult:
     grid = case.orientation.grid
     centre = np.array([[(grid.shape[2] - 1) / 2, (grid.shape[1] - 1) / 2, float(found.index)]])
     axis = int(np.argmax(np.abs(grid.direction_matrix[:, 2])))
@@ -345,8 +345,9 @@ def _slice(case: VisitPair, lesion: int, window: Region | None, found: LesionSli
         chosen=found.chosen,
         review_priority=review.priority(found.signals),
         signals=found.signals,
-        lesion=lesion,
-        region=window,
+        lesion=lesion.number,
+        region=lesion.region,
+        greys=lesion.greys,
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from P2SAMSlicerLib.geometry import Grid
+from P2SAMSlicerLib.intensity import GreyScale
 from P2SAMSlicerLib.region import Region
 from P2SAMSlicerLib.volume import BoolArray, Segment
 
@@ -95,6 +96,7 @@ class SliceResult:
     :param lesion: number of the separate lesion of the segment, from 1; one slice may show several.
     :param region: where the candidates' masks lie, in the plane of the follow-up's slices in canonical order (see
         :mod:`P2SAMSlicerLib.orientation`); None if they lie on the whole slice.
+    :param greys: how the slice's HU became the image that the model saw; None in records of versions that did not keep it.
     """
 
     index: int
@@ -105,6 +107,7 @@ class SliceResult:
     signals: Mapping[str, float] = field(default_factory=dict)
     lesion: int = 1
     region: Region | None = None
+    greys: GreyScale | None = None
 
     @property
     def best(self) -> Candidate | None:

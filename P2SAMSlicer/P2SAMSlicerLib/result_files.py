@@ -83,11 +83,13 @@ class FailedVisit:
     :param name: the follow-up volume's name.
     :param reason: in one line.
     :param details: the traceback, for the one who looks for the fault; never written to a file.
+    :param out_of_memory: the reason is that there was not enough.
     """
 
     name: str
     reason: str
     details: str = ""
+    out_of_memory: bool = False
 
 
 def unique_names(names: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from P2SAMSlicerLib import contour
 from P2SAMSlicerLib.clinical import REGION_PIXELS, Lesion, LesionContour, LesionSlice, segment_lesion
-from P2SAMSlicerLib.intensity import Window
+from P2SAMSlicerLib.intensity import GreyScale, Window
 from P2SAMSlicerLib.lost_tissue import lost_share
 from P2SAMSlicerLib.models.protocol import PromptableModel
 from P2SAMSlicerLib.options import PropagationOptions
@@ -56,12 +56,26 @@ class VisitPair:
     prior_voxel_ml: float
 
 
+@dataclass(frozen=True)
+class CarriedLesion:
+    """One separate lesion that the model was asked for.
+
+    :param number: from 1.
+    :param region: the window that the model saw; None for whole slices.
+    :param greys: how its slices became images; None where the model was not asked after all.
+    """
+
+    number: int
+    region: Region | None
+    greys: GreyScale | None
+    slices: tuple[LesionSlice, ...]
+
+
 @dataclass
 class CarriedSegment:
     """One segment on the follow-up's canonical grid, before anything is said of it.
 
-    :param lesions: what was found of each separate lesion that the model was asked for, with its number from 1 and the window
-        that the model saw (None for whole slices).
+    :param lesions: what was found of each separate lesion.
     :param near: the registration near each separate lesion.
     :param small: contour and registered contour, on the coarse grid of the judge, of the lesions that are too small for
         :func:`~P2SAMSlicerLib.lost_tissue.lost_share` one by one.
@@ -69,7 +83,7 @@ class CarriedSegment:
 
     mask: BoolArray
     registered: BoolArray
-    lesions: list[tuple[int, Region | None, tuple[LesionSlice, ...]]] = field(default_factory=list)
+    lesions: list[CarriedLesion] = field(default_factory=list)
     pieces: list[Piece] = field(default_factory=list)
     removals: list[str] = field(default_factory=list)
     near: list[LocalQuality] = field(default_factory=list)
@@ -148,7 +162,7 @@ def _piece(
         return Piece(carried, carried, outside_share=1.0)
     found = _lesion(model, case, lesion, distance, registration, windows, options, _reporter(progress, number))
     window = region_around(carried, followup.grid, options.margin_mm, REGION_PIXELS) if options.mode == "clinical" else None
-    carried_all.lesions.append((number, window, found.slices))
+    carried_all.lesions.append(CarriedLesion(number, window, found.greys, found.slices))
     mask = found.mask
     if mask.any():
         cleaned = _clean(mask, carried, lesion, case, registration)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 import zlib
 from collections.abc import Mapping
@@ -10,12 +9,12 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from P2SAMSlicerLib.errors import InputError
+from P2SAMSlicerLib.intensity import GreyScale, Window
+from P2SAMSlicerLib.packed_mask import packed, unpacked
 from P2SAMSlicerLib.region import Region
 from P2SAMSlicerLib.result import Candidate, SliceResult
-from P2SAMSlicerLib.volume import BoolArray
 
 #: A mask with more pixels than this is no slice: a damaged or hostile record must not fill the memory.
 MOST_PIXELS = 4096 * 4096
@@ -31,6 +30,7 @@ def slice_to_plain(result: SliceResult) -> dict[str, Any]:
         "signals": {name: float(value) for name, value in result.signals.items()},
         "lesion": int(result.lesion),
         "region": None if result.region is None else asdict(result.region),
+        "greys": None if result.greys is None else _greys_to_plain(result.greys),
         "candidates": [_candidate_to_plain(each) for each in result.candidates],
     }
 
@@ -42,6 +42,7 @@ def slice_from_plain(entry: Mapping[str, Any]) -> SliceResult:
     """
     try:
         region = entry["region"]
+        greys = entry.get("greys")  # earlier records do not have it
         candidates = tuple(_candidate_from_plain(each) for each in entry["candidates"])
         chosen = entry["chosen"]
         if chosen is not None and not 0 <= int(chosen) < len(candidates):
@@ -55,9 +56,14 @@ def slice_from_plain(entry: Mapping[str, Any]) -> SliceResult:
             signals={str(name): float(value) for name, value in entry["signals"].items()},
             lesion=int(entry["lesion"]),
             region=None if region is None else Region(**region),
+            greys=None if greys is None else GreyScale(Window(greys["low"], greys["high"]), float(greys["offset_hu"])),
         )
     except (KeyError, TypeError, ValueError, AttributeError, zlib.error, binascii.Error) as error:
         raise InputError(f"the record of a slice cannot be read ({type(error).__name__})") from error
+
+
+def _greys_to_plain(greys: GreyScale) -> dict[str, float]:
+    return {"low": float(greys.window.low), "high": float(greys.window.high), "offset_hu": float(greys.offset_hu)}
 
 
 def _candidate_to_plain(candidate: Candidate) -> dict[str, Any]:
@@ -69,7 +75,7 @@ def _candidate_to_plain(candidate: Candidate) -> dict[str, Any]:
         "distance": _finite(candidate.distance),
         "score": _finite(candidate.score),
         "predicted_iou": _finite(candidate.predicted_iou),
-        "mask": _packed(candidate.mask),
+        "mask": packed(candidate.mask),
     }
 
 
@@ -80,7 +86,7 @@ def _candidate_from_plain(entry: Mapping[str, Any]) -> Candidate:
         raise ValueError("points and labels")
     return Candidate(
         origin=str(entry["origin"]),
-        mask=_unpacked(entry["mask"]),
+        mask=unpacked(entry["mask"], 2, MOST_PIXELS),
         points=points,
         labels=labels,
         box=None if entry["box"] is None else np.asarray(entry["box"], dtype=np.float32).reshape(4),
@@ -97,22 +103,3 @@ def _finite(value: float) -> float | str:
 
 def _number(value: float | str) -> float:
     return float(value)
-
-
-def _packed(mask: BoolArray) -> dict[str, Any]:
-    bits = zlib.compress(np.packbits(mask).tobytes(), 6)
-    return {"shape": [int(n) for n in mask.shape], "bits": base64.b64encode(bits).decode("ascii")}
-
-
-def _unpacked(entry: Mapping[str, Any]) -> BoolArray:
-    height, width = (int(n) for n in entry["shape"])
-    if height < 1 or width < 1 or height * width > MOST_PIXELS:
-        raise ValueError("shape")
-    size = (height * width + 7) // 8
-    reader = zlib.decompressobj()
-    content = reader.decompress(base64.b64decode(entry["bits"], validate=True), size)
-    bits: NDArray[np.uint8] = np.frombuffer(content, dtype=np.uint8)
-    if len(bits) != size or reader.unconsumed_tail:
-        raise ValueError("bits")
-    mask: BoolArray = np.unpackbits(bits, count=height * width).reshape(height, width).astype(np.bool_)
-    return mask

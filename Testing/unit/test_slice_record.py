@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from P2SAMSlicerLib.errors import InputError
+from P2SAMSlicerLib.intensity import GreyScale, Window
 from P2SAMSlicerLib.region import Region
 from P2SAMSlicerLib.result import SliceResult
 from P2SAMSlicerLib.slice_record import slice_from_plain, slice_to_plain
@@ -49,6 +50,25 @@ def test_every_number_mask_and_prompt_comes_back(height: int, width: int, seed: 
     assert after.candidates[0].box is None
     assert after.candidates[1].box is not None
     assert after.candidates[1].box.tolist() == [0, 0, 3, 3]
+
+
+def test_how_the_model_saw_the_slice_comes_back_to_the_last_bit() -> None:
+    greys = GreyScale(Window(-0.1, 1 / 3), float(np.float32(0.7)))
+    assert through_json(replace(one_slice(), greys=greys)).greys == greys
+
+
+def test_a_record_of_an_earlier_version_that_did_not_keep_the_greys_still_loads() -> None:
+    entry = slice_to_plain(one_slice())
+    del entry["greys"]
+    assert slice_from_plain(entry).greys is None
+
+
+@pytest.mark.parametrize(
+    "greys", [{}, {"low": 1.0, "high": 0.0, "offset_hu": 0.0}, {"low": "x", "high": 1.0, "offset_hu": 0.0}, 3]
+)
+def test_damaged_greys_are_refused(greys: Any) -> None:
+    with pytest.raises(InputError):
+        slice_from_plain({**slice_to_plain(one_slice()), "greys": greys})
 
 
 def test_a_slice_without_a_choice_and_without_a_region_comes_back() -> None:
@@ -98,7 +118,7 @@ def test_a_damaged_record_is_refused_in_words(damage: dict[str, Any]) -> None:
 
 
 def test_a_part_that_is_missing_is_refused_in_words() -> None:
-    for name in slice_to_plain(one_slice()):
+    for name in slice_to_plain(one_slice()).keys() - {"greys"}:
         entry = slice_to_plain(one_slice())
         del entry[name]
         with pytest.raises(InputError, match="cannot be read"):

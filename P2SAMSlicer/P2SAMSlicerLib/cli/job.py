@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from P2SAMSlicerLib.atomic_file import check_writable
-from P2SAMSlicerLib.errors import Cancelled, InputError, P2SAMError, unexpected
+from P2SAMSlicerLib.errors import Cancelled, InputError, P2SAMError, out_of_memory, unexpected
+from P2SAMSlicerLib.handover_file import is_handed_over, read_handed_segmentation, read_handed_volume
 from P2SAMSlicerLib.intensity import Modality, check_hounsfield
 from P2SAMSlicerLib.models import check_model
 from P2SAMSlicerLib.models.catalogue import default_model
@@ -36,13 +37,25 @@ BYTES_PER_VOXEL = 0.05
 LEAST_BYTES = 5_000_000
 
 
+#: From a path to the CT there.
+CtReader = Callable[[Path], Volume]
+
+
+def read_ct(path: Path) -> Volume:
+    """A CT from a file, a DICOM folder or what was handed over.
+
+    :raises InputError: see :func:`~P2SAMSlicerLib.volume_file.read_volume`.
+    """
+    return read_handed_volume(path) if is_handed_over(path) else read_volume(path)
+
+
 @dataclass(frozen=True)
 class PropagationJob:
     """What shall be carried where.
 
-    :param prior_ct: file or DICOM folder.
-    :param prior_seg: the segments on it.
-    :param followups: at least one file or DICOM folder.
+    :param prior_ct: file or DICOM folder, or a volume that was handed over (:mod:`P2SAMSlicerLib.handover_file`).
+    :param prior_seg: the segments on it; a file, or handed over.
+    :param followups: at least one, as the prior CT.
     :param out: folder for the results.
     :param segments: names; empty for all but those that an earlier run added for comparison only.
     :param checkpoint: weights file instead of the model's own.
@@ -77,13 +90,13 @@ class Followup:
     warnings: tuple[str, ...]
     volume: Volume | None
 
-    def take(self) -> Volume:
+    def take(self, read: CtReader) -> Volume:
         """The CT; it is given away and not kept.
 
         :raises InputError: it was changed or removed since it was checked.
         """
         volume, self.volume = self.volume, None
-        return replace(read_volume(self.path), name=self.name) if volume is None else volume
+        return replace(read(self.path), name=self.name) if volume is None else volume
 
 
 @dataclass(frozen=True)
@@ -115,24 +128,49 @@ class JobResult:
         return [visit for visit in self.visits if isinstance(visit, FailedVisit)]
 
 
-def run_job(job: PropagationJob, progress: Progress = silent) -> JobResult:
+def load_job_model(job: PropagationJob) -> PromptableModel:
+    """The job's model, loaded.
+
+    :raises ModelError: see :func:`~P2SAMSlicerLib.models.load_model`.
+    """
+    from P2SAMSlicerLib.models import load_model
+
+    return load_model(job.model, job.device, job.checkpoint, allow_unverified=job.allow_unverified)
+
+
+def run_job(
+    job: PropagationJob,
+    progress: Progress = silent,
+    *,
+    model_of: Callable[[PropagationJob], PromptableModel] = load_job_model,
+    read: CtReader = read_ct,
+    visit_done: Callable[[int, VisitResult | FailedVisit], None] = lambda _number, _visit: None,
+) -> JobResult:
     """Carry the segments to every follow-up and write the results.
 
     A follow-up that fails on the way is recorded as failed, and the results of the others are written.
 
+    :param model_of: gives the job's model; a caller that runs several jobs may keep it.
+    :param read: reads a CT; a caller may keep it too.
+    :param visit_done: called with each follow-up's number, from 0, and what came of it, before anything is written.
     :raises InputError: an input cannot be used; nothing was written, and no model was loaded.
     :raises ModelError: the weights do not fit, or the device is not there; nothing was written.
     :raises OutputError: the results cannot be written; nothing was.
     """
     use_threads(job.threads)
-    checked = check_job(job, progress)
-    model = _load_model(job, progress)
-    visits = tuple(_carry(model, checked, number, progress) for number in range(len(checked.followups)))
+    checked = check_job(job, progress, read)
+    progress(ProgressEvent("model", 0, 1))
+    model = model_of(job)
+    progress(ProgressEvent("model", 1, 1, str(model.device)))
+    visits: list[VisitResult | FailedVisit] = []
+    for number in range(len(checked.followups)):
+        visits.append(_carry(model, checked, number, progress, read))
+        visit_done(number, visits[-1])
     files = write_results(job.out, visits, inputs=_input_names(job), warnings=checked.warnings)
-    return JobResult(visits, tuple(files), checked.warnings)
+    return JobResult(tuple(visits), tuple(files), checked.warnings)
 
 
-def check_job(job: PropagationJob, progress: Progress = silent) -> CheckedJob:
+def check_job(job: PropagationJob, progress: Progress = silent, read: CtReader = read_ct) -> CheckedJob:
     """Read and check everything that the job needs; does not import torch.
 
     :raises InputError: names the file, segment or option, and the fault.
@@ -150,7 +188,7 @@ def check_job(job: PropagationJob, progress: Progress = silent) -> CheckedJob:
         read_transform(job.options.transform_file)
     steps = _reading(progress, 2 + len(job.followups))
     next(steps)
-    prior = _read_ct(job.prior_ct, Modality.CT)
+    prior = _believed(read(job.prior_ct), Modality.CT)
     next(steps)
     segments, warnings = _read_segments(job, prior)
     job.options.check_names([segment.name for segment in segments])
@@ -158,7 +196,7 @@ def check_job(job: PropagationJob, progress: Progress = silent) -> CheckedJob:
     followups: list[Followup] = []
     voxels = kept = 0
     for path, name in zip(job.followups, names, strict=True):
-        volume = _read_ct(path, Modality(job.options.modality))
+        volume = _believed(read(path), Modality(job.options.modality))
         check_visits(prior, volume, job.options)
         voxels += int(volume.array.size)
         kept += volume.array.nbytes
@@ -172,6 +210,8 @@ def check_job(job: PropagationJob, progress: Progress = silent) -> CheckedJob:
 
 def _followup_name(path: Path) -> str:
     """The follow-up's name in the results: its file's, or its folder's."""
+    if is_handed_over(path):
+        return path.stem
     return short_name(path.resolve() if path.name in ("", "..") else path)
 
 
@@ -205,16 +245,18 @@ def _reading(progress: Progress, total: int) -> Iterator[None]:
         yield
 
 
-def _read_ct(path: Path, modality: Modality) -> Volume:
+def _believed(volume: Volume, modality: Modality) -> Volume:
     """A CT whose values can be Hounsfield units. What else they tell is the engine's to say."""
-    volume = read_volume(path)
     check_hounsfield(volume, modality)
     return volume
 
 
 def _read_segments(job: PropagationJob, prior: Volume) -> tuple[list[Segment], list[str]]:
     """The segments to carry, on the prior CT's grid, and warnings."""
-    segmentation = read_segmentation(job.prior_seg, job.segments)
+    if is_handed_over(job.prior_seg):
+        segmentation = read_handed_segmentation(job.prior_seg)
+    else:
+        segmentation = read_segmentation(job.prior_seg, job.segments)
     names = list(dict.fromkeys(job.segments))
     warnings = []
     if not names:
@@ -226,22 +268,15 @@ def _read_segments(job: PropagationJob, prior: Volume) -> tuple[list[Segment], l
     return segments, warnings + more
 
 
-def _load_model(job: PropagationJob, progress: Progress) -> PromptableModel:
-    from P2SAMSlicerLib.models import load_model
-
-    progress(ProgressEvent("model", 0, 1))
-    model = load_model(job.model, job.device, job.checkpoint, allow_unverified=job.allow_unverified)
-    progress(ProgressEvent("model", 1, 1, str(model.device)))
-    return model
-
-
-def _carry(model: PromptableModel, checked: CheckedJob, number: int, progress: Progress) -> VisitResult | FailedVisit:
+def _carry(
+    model: PromptableModel, checked: CheckedJob, number: int, progress: Progress, read: CtReader
+) -> VisitResult | FailedVisit:
     """Carry the segments to one follow-up; its failure must not take the others' results away."""
     from P2SAMSlicerLib.propagation import propagate
 
     followup = checked.followups[number]
     try:
-        volume = followup.take()
+        volume = followup.take(read)
         told = _numbered(progress, number + 1, len(checked.followups))
         result = propagate(model, checked.prior, checked.segments, volume, checked.job.options, told)
     except (Cancelled, KeyboardInterrupt):
@@ -249,8 +284,8 @@ def _carry(model: PromptableModel, checked: CheckedJob, number: int, progress: P
     except P2SAMError as error:
         return FailedVisit(followup.name, " ".join(str(error).split()), traceback.format_exc())
     except Exception as error:
-        reason = "not enough memory" if isinstance(error, MemoryError) else unexpected(error)
-        return FailedVisit(followup.name, reason, traceback.format_exc())
+        reason = out_of_memory(error) or unexpected(error)
+        return FailedVisit(followup.name, reason, traceback.format_exc(), out_of_memory(error) is not None)
     own = tuple(warning for warning in followup.warnings if warning not in result.warnings)
     return replace(result, name=followup.name, warnings=(*result.warnings, *own))
 

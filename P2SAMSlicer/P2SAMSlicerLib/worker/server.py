@@ -1,0 +1,211 @@
+"""The worker itself: takes requests one after the other, and keeps the model and what was computed between them."""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from P2SAMSlicerLib import __version__
+from P2SAMSlicerLib.cli.job import PropagationJob, load_job_model, run_job
+from P2SAMSlicerLib.errors import Cancelled, InputError, OutputError, P2SAMError, out_of_memory, unexpected
+from P2SAMSlicerLib.handover_file import SEGMENTATION_SUFFIX, hand_over_segmentation, read_handed_segmentation
+from P2SAMSlicerLib.progress import ProgressEvent
+from P2SAMSlicerLib.result import VisitResult
+from P2SAMSlicerLib.result_files import FailedVisit
+from P2SAMSlicerLib.threads import use_threads
+from P2SAMSlicerLib.visit_record import write_visit
+from P2SAMSlicerLib.volume import Segmentation, Volume
+from P2SAMSlicerLib.worker.kept_volumes import KeptVolumes
+from P2SAMSlicerLib.worker.messages import (
+    Clear,
+    Cleared,
+    Fault,
+    Finished,
+    Progress,
+    Propagate,
+    Quit,
+    Ready,
+    Refused,
+    Request,
+    UnreadableRequest,
+    Update,
+    Updated,
+    VisitDone,
+    read_request,
+)
+from P2SAMSlicerLib.worker.pipes import Pipes
+
+if TYPE_CHECKING:
+    from P2SAMSlicerLib.models.encode_cache import EncodeCache
+    from P2SAMSlicerLib.models.protocol import PromptableModel
+
+#: CTs are kept for the next request as long as they are not larger than this together.
+KEPT_BYTES = 1_500_000_000
+
+ENDED, FAILED = 0, 1
+
+
+def serve() -> int:
+    """Serve requests until there are no more.
+
+    :returns: the exit status; not 0 after a fault, which ends the worker because its memory may be in any state.
+    """
+    pipes = Pipes()
+    worker = Worker(pipes)
+    pipes.tell(Ready(__version__, os.getpid()))
+    while (line := pipes.next_line()) is not None:
+        number: int | None = None
+        try:
+            number, request = read_request(line)
+            del line
+            if isinstance(request, Quit):
+                break
+            worker.answer(number, request)
+        except UnreadableRequest as error:
+            pipes.tell(Refused(error.request, "InputError", str(error)))
+        except Cancelled:
+            raise
+        except P2SAMError as error:
+            pipes.tell(Refused(number, type(error).__name__, " ".join(str(error).split())))
+        except Exception as error:
+            traceback.print_exc()
+            pipes.tell(Fault(number, out_of_memory(error) or unexpected(error)))
+            return FAILED
+    return ENDED
+
+
+@dataclass(frozen=True)
+class _ModelKey:
+    """What makes a model another one; a weights file that changed is another one too."""
+
+    model: str
+    checkpoint: Path | None
+    changed: int | None
+    allow_unverified: bool
+    device: str
+
+
+class Worker:
+    """What the worker can do, and what it keeps.
+
+    :param pipes: where it tells events.
+    """
+
+    def __init__(self, pipes: Pipes) -> None:
+        self._pipes = pipes
+        self._key: _ModelKey | None = None
+        self._model: EncodeCache | None = None
+        self._volumes = KeptVolumes(KEPT_BYTES)
+
+    def answer(self, number: int, request: Request) -> None:
+        """Do what a request asks for.
+
+        :raises P2SAMError: it cannot be done.
+        :raises MemoryError: a follow-up failed for want of memory.
+        """
+        if isinstance(request, Propagate):
+            self._propagate(number, request)
+        elif isinstance(request, Update):
+            self._update(number, request)
+        elif isinstance(request, Clear):
+            self._volumes.clear()
+            self._key = self._model = None
+            self._pipes.tell(Cleared(number))
+
+    def _propagate(self, number: int, request: Propagate) -> None:
+        started, job = time.perf_counter(), request.job
+        before = self._encoded()
+        told: list[VisitDone] = []
+
+        def visit_done(position: int, visit: VisitResult | FailedVisit) -> None:
+            if isinstance(visit, FailedVisit):
+                print(visit.details)
+                if visit.out_of_memory:
+                    raise MemoryError(visit.reason)
+                done = VisitDone(number, position, len(job.followups), visit.name, None, visit.reason)
+            else:
+                record = request.records / f"visit_{number}_{position}.json.gz"
+                _make_folder(request.records)
+                write_visit(visit, record)
+                done = VisitDone(number, position, len(job.followups), visit.name, record)
+            told.append(done)
+            self._pipes.tell(done)
+
+        def progress(event: ProgressEvent) -> None:
+            self._pipes.tell(Progress(number, event.stage, event.done, event.total, event.message))
+
+        result = run_job(job, progress, model_of=self._model_of, read=self._volumes.read, visit_done=visit_done)
+        seconds = round(time.perf_counter() - started, 3)
+        encoded = self._encoded() - before
+        self._pipes.tell(Finished(number, tuple(told), result.files, result.warnings, seconds, encoded))
+
+    def _update(self, number: int, request: Update) -> None:
+        from P2SAMSlicerLib.edited_contour import apply_to_mask
+        from P2SAMSlicerLib.edited_prompts import notes_of, redecode
+
+        started = time.perf_counter()
+        use_threads(request.threads)
+        model, before = self._model_for(request), self._encoded()
+        followup = self._volumes.read(request.followup)
+        contour = _only_segment(request.mask, followup)
+        changed = redecode(model, followup, request.slices, request.edits)
+        mask = apply_to_mask(contour.segments[0].mask, followup.grid, changed, request.slices)
+        path = request.out / f"contour_{number}{SEGMENTATION_SUFFIX}"
+        _make_folder(request.out)
+        hand_over_segmentation(replace(contour, segments=(replace(contour.segments[0], mask=mask),)), path)
+        seconds = round(time.perf_counter() - started, 3)
+        self._pipes.tell(Updated(number, changed, path, notes_of(changed), seconds, self._encoded() - before))
+
+    def _encoded(self) -> int:
+        return 0 if self._model is None else self._model.encoded
+
+    def _model_of(self, job: PropagationJob) -> PromptableModel:
+        """The job's model: the one that is there, or a new one in its place, with nothing remembered."""
+        from P2SAMSlicerLib.models.encode_cache import EncodeCache
+
+        key = _ModelKey(job.model, job.checkpoint, _changed(job.checkpoint), job.allow_unverified, job.device)
+        if self._model is None or key != self._key:
+            encoded = self._encoded()
+            self._key = self._model = None  # two at once may be too much for the memory
+            self._model = EncodeCache(load_job_model(job))
+            self._model.encoded = encoded
+            self._key = key
+        return self._model
+
+    def _model_for(self, request: Update) -> PromptableModel:
+        wanted = {"checkpoint": request.checkpoint, "allow_unverified": request.allow_unverified, "device": request.device}
+        nowhere = Path()
+        return self._model_of(PropagationJob(nowhere, nowhere, (), nowhere, model=request.model, **wanted))
+
+
+def _only_segment(path: Path, followup: Volume) -> Segmentation:
+    """The present contour.
+
+    :raises InputError: not one segment, or not on the follow-up's voxels.
+    """
+    contour = read_handed_segmentation(path)
+    if len(contour.segments) != 1:
+        raise InputError(f"{contour.name}: {len(contour.segments)} segments, where the one that is edited is needed")
+    if contour.grid.shape != followup.grid.shape or not contour.grid.same_as(followup.grid):
+        raise InputError(f"{contour.name}: not on the voxels of {followup.name}")
+    return contour
+
+
+def _changed(path: Path | None) -> int | None:
+    try:
+        return None if path is None else path.stat().st_mtime_ns
+    except OSError:
+        return None
+
+
+def _make_folder(folder: Path) -> None:
+    """:raises OutputError: it cannot be made."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        reason = (error.strerror or "unknown reason").lower()
+        raise OutputError(f"{folder.name}: the folder cannot be made ({reason})") from error
