@@ -67,22 +67,27 @@ def _stored(node: Any, identifier: str, volume_node: Any, volume: Volume) -> Seg
     segment = node.GetSegmentation().GetSegment(identifier)
     if segment.GetRepresentation(BINARY_LABELMAP) is None:
         array = slicer.util.arrayFromSegmentBinaryLabelmap(node, identifier, volume_node)
-        return Segmentation(volume.grid, (_described(segment, array > 0),), node.GetName())
+        return Segmentation(volume.grid, (describe(segment, array > 0),), node.GetName())
     image = slicer.vtkOrientedImageData()
     node.GetBinaryLabelmapRepresentation(identifier, image)
     if image.IsEmpty():
         raise InputError(f"{node.GetName()}: segment '{segment.GetName()}' is empty")
     mask = _voxels(image) > 0
     matrix = parent_to_world(node) @ _first_voxel(image)
-    return Segmentation(grid_from_matrix(matrix, mask.shape, node.GetName()), (_described(segment, mask),), node.GetName())
+    return Segmentation(grid_from_matrix(matrix, mask.shape, node.GetName()), (describe(segment, mask),), node.GetName())
 
 
-def _described(segment: Any, mask: BoolArray) -> Segment:
+def describe(segment: Any, mask: BoolArray | None = None) -> Segment:
+    """Name, colour and terminology of a ``vtkSegment``.
+
+    :param mask: what it covers; empty if only the description is wanted.
+    """
     from slicerio.segmentation import terminology_entry_from_string
 
     red, green, blue = segment.GetColor()
     text = tag_of(segment, TERMINOLOGY_TAG)
-    return Segment(segment.GetName(), mask, (red, green, blue), terminology_entry_from_string(text) if text else None)
+    covered = np.zeros((0, 0, 0), dtype=np.bool_) if mask is None else mask
+    return Segment(segment.GetName(), covered, (red, green, blue), terminology_entry_from_string(text) if text else None)
 
 
 def _voxels(image: Any) -> NDArray[Any]:

@@ -1,0 +1,92 @@
+"""The table of the prior's segments: which to carry, and whether a model is asked or the registration carries them alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import qt
+from P2SAMSlicerLib.mrml.segment_nodes import describe, segment_ids
+from P2SAMSlicerLib.structure_role import by_registration_only
+from slicer.i18n import tr as _
+
+_WITH_MODEL, _REGISTRATION_ONLY = 0, 1
+
+
+class CarryTable:
+    """Fills a ``QTableWidget`` with a segmentation's segments.
+
+    :param table: two columns: segment (with a check box), and how it is carried.
+    :param changed: called when the person changes something.
+    """
+
+    def __init__(self, table: Any, changed: Callable[[], None]) -> None:
+        self._table, self._changed = table, changed
+        self._rows: list[tuple[str, str, bool, Any]] = []
+        self._filling = False
+        table.setHorizontalHeaderLabels([_("Segment"), _("Carried")])
+        table.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
+        table.verticalHeader().setVisible(False)
+        table.setSelectionMode(qt.QAbstractItemView.NoSelection)
+        table.connect("itemChanged(QTableWidgetItem*)", self._on_change)
+
+    def show(self, segmentation: Any) -> None:
+        """Show the segments of another segmentation, or the same ones again; what was chosen of them stays."""
+        before = {identifier: (row, self._how(row)) for row, (identifier, *_rest) in enumerate(self._rows)}
+        unchecked = {identifier for identifier, (row, _how) in before.items() if not self._checked(row)}
+        self._filling = True
+        self._rows = []
+        ids = [] if segmentation is None else segment_ids(segmentation)
+        self._table.setRowCount(0)
+        self._table.setRowCount(len(ids))
+        for row, identifier in enumerate(ids):
+            segment = segmentation.GetSegmentation().GetSegment(identifier)
+            alone = by_registration_only(describe(segment))
+            how = before[identifier][1] if identifier in before else _REGISTRATION_ONLY if alone else _WITH_MODEL
+            self._add(row, identifier, str(segment.GetName()), alone, how, identifier not in unchecked)
+        self._filling = False
+
+    def chosen(self) -> tuple[str, ...]:
+        """Ids of the segments to carry."""
+        return tuple(identifier for row, (identifier, *_rest) in enumerate(self._rows) if self._checked(row))
+
+    def registration_only(self) -> tuple[str, ...]:
+        """Names of chosen segments that no model shall be asked for although it usually is."""
+        return self._otherwise(usually_alone=False)
+
+    def with_model(self) -> tuple[str, ...]:
+        """Names of chosen segments that a model shall be asked for although it usually is not."""
+        return self._otherwise(usually_alone=True)
+
+    def _otherwise(self, usually_alone: bool) -> tuple[str, ...]:
+        wanted = _WITH_MODEL if usually_alone else _REGISTRATION_ONLY
+        return tuple(
+            name
+            for row, (_identifier, name, alone, _box) in enumerate(self._rows)
+            if alone == usually_alone and self._how(row) == wanted and self._checked(row)
+        )
+
+    def _add(self, row: int, identifier: str, name: str, alone: bool, how: int, checked: bool) -> None:
+        item = qt.QTableWidgetItem(name)
+        item.setFlags(qt.Qt.ItemIsUserCheckable | qt.Qt.ItemIsEnabled)
+        item.setCheckState(qt.Qt.Checked if checked else qt.Qt.Unchecked)
+        box = qt.QComboBox()
+        box.addItem(_("with the model"))
+        box.addItem(_("by registration only"))
+        box.setCurrentIndex(how)
+        box.toolTip = _("Usually by registration only: a margin or an organ.") if alone else _("Usually with the model.")
+        box.connect("currentIndexChanged(int)", self._on_change)
+        self._table.setItem(row, 0, item)
+        self._table.setCellWidget(row, 1, box)
+        self._rows.append((identifier, name, alone, box))
+
+    def _checked(self, row: int) -> bool:
+        item = self._table.item(row, 0)
+        return item is not None and item.checkState() == qt.Qt.Checked
+
+    def _how(self, row: int) -> int:
+        return int(self._rows[row][3].currentIndex)
+
+    def _on_change(self, _what: Any = None) -> None:
+        if not self._filling:
+            self._changed()

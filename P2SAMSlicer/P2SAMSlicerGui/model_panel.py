@@ -1,0 +1,141 @@
+"""Choosing a model, and its weights on this computer: fetch, check, use a file of one's own, remove."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer.util
+from P2SAMSlicerLib.models import store
+from P2SAMSlicerLib.models.background_download import BackgroundDownload
+from P2SAMSlicerLib.models.catalogue import catalogue, default_model
+from slicer.i18n import tr as _
+
+POLL_MS = 200
+
+
+class ModelPanel:
+    """The model's part of *Advanced*.
+
+    :param ui: its widgets.
+    :param changed: called when another model or file was chosen, or weights came or went.
+    """
+
+    def __init__(self, ui: Any, changed: Callable[[], None]) -> None:
+        self._ui, self._changed = ui, changed
+        self._checkpoint: Path | None = None
+        self._download: BackgroundDownload | None = None
+        self._timer = qt.QTimer()
+        self._timer.setInterval(POLL_MS)
+        self._timer.connect("timeout()", self._poll)
+        self._ids = [entry.id for entry in catalogue()]
+        for entry in catalogue():
+            ui.modelSelector.addItem(entry.title)
+        ui.modelSelector.setCurrentIndex(self._ids.index(default_model()))
+        ui.modelSelector.connect("currentIndexChanged(int)", self._on_model)
+        for button, action in (
+            (ui.downloadButton, self._on_download),
+            (ui.verifyButton, self._on_verify),
+            (ui.checkpointButton, self._on_checkpoint),
+            (ui.modelFolderButton, self._on_folder),
+            (ui.clearModelButton, self._on_clear),
+        ):
+            button.connect("clicked(bool)", lambda _checked=False, action=action: action())
+        self.refresh()
+
+    @property
+    def model(self) -> str:
+        """Id of the chosen model."""
+        return self._ids[self._ui.modelSelector.currentIndex]
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """Weights file of the person's own choice, or None."""
+        return self._checkpoint
+
+    @property
+    def lacking(self) -> str:
+        """What is missing to run the model, in words; empty if nothing is."""
+        if self._checkpoint is not None or store.find(self.model) is not None:
+            return ""
+        return _("{0}: its weights are not on this computer (section Advanced)").format(self.model)
+
+    def refresh(self) -> None:
+        """Show where the chosen model's weights are."""
+        entry = next(each for each in store.list_models() if each.entry.id == self.model)
+        if self._download is not None and self._download.running:
+            words = _("fetching {0}: {1} of {2} MB").format(
+                self._download.model, self._download.done // 1_000_000, self._download.total // 1_000_000
+            )
+        elif self._checkpoint is not None:
+            words = _("file of your own: {0}; nothing is known of its accuracy").format(self._checkpoint.name)
+        elif entry.path is None:
+            words = _("not on this computer")
+        else:
+            words = _("on this computer ({0}), {1} MB").format(entry.origin, entry.bytes // 1_000_000)
+        self._ui.modelLabel.text = words
+        busy = self._download is not None
+        self._ui.downloadButton.text = _("Stop") if busy else _("Download")
+        self._ui.downloadButton.enabled = busy or (entry.path is None and entry.entry.url is not None)
+        self._ui.verifyButton.enabled = entry.path is not None
+        self._ui.clearModelButton.enabled = not busy and (entry.origin == "downloaded" or self._checkpoint is not None)
+
+    def close(self) -> None:
+        """Stop what runs."""
+        self._timer.stop()
+        if self._download is not None:
+            self._download.cancel()
+
+    def _on_model(self, _index: int) -> None:
+        self._checkpoint = None
+        self.refresh()
+        self._changed()
+
+    def _on_download(self) -> None:
+        if self._download is not None:
+            self._download.cancel()
+            return
+        self._download = BackgroundDownload(self.model)
+        self._timer.start()
+        self.refresh()
+
+    def _poll(self) -> None:
+        download = self._download
+        if download is not None and not download.running:
+            self._timer.stop()
+            self._download = None
+            if download.error and download.error != "cancelled":
+                slicer.util.errorDisplay(download.error)
+            self._changed()
+        self.refresh()
+
+    def _on_verify(self) -> None:
+        with slicer.util.tryWithErrorDisplay(_("The weights are not what they should be."), waitCursor=True):
+            found = store.verify(self.model)
+            known = _("the one on record") if found.known else _("no hash is on record to compare with")
+            slicer.util.infoDisplay(f"SHA-256 {found.sha256}: {known}")
+
+    def _on_checkpoint(self) -> None:
+        names = _("Weights (*.pth *.pt *.safetensors)")
+        chosen = qt.QFileDialog.getOpenFileName(self._ui.checkpointButton, _("Weights for this model"), "", names)
+        if chosen:
+            self._checkpoint = Path(chosen)
+            self.refresh()
+            self._changed()
+
+    def _on_folder(self) -> None:
+        with slicer.util.tryWithErrorDisplay(_("The folder cannot be opened.")):
+            folder = store.model_dir()
+            folder.mkdir(parents=True, exist_ok=True)
+            qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(folder)))
+
+    def _on_clear(self) -> None:
+        with slicer.util.tryWithErrorDisplay(_("The weights could not be removed.")):
+            if self._checkpoint is not None:
+                self._checkpoint = None
+            else:
+                store.remove(self.model)
+            self.refresh()
+            self._changed()

@@ -1,0 +1,168 @@
+"""Review: choose a contour, look at its doubtful slices, decide. Every contour is decided on by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import qt
+import slicer
+import slicer.util
+import vtk
+from P2SAMSlicerGui.results_table import ResultRow, ResultsTable
+from P2SAMSlicerGui.slices_table import SlicesTable
+from P2SAMSlicerLib.mrml.review_nodes import Decision, decide, mark_seen, review_state, unseen
+from P2SAMSlicerLib.mrml.slice_places import SlicePlaces
+from P2SAMSlicerLib.mrml.slice_views import emphasize, go_to, show_visit
+from P2SAMSlicerLib.mrml.volume_chart import make_chart
+from slicer.i18n import tr as _
+
+#: Setting in which the reviewer's name is kept for the next time.
+REVIEWER_SETTING = "P2SAMSlicer/Reviewer"
+
+
+class ReviewPanel:
+    """Tables and buttons of the review.
+
+    :param ui: the widgets of the section *Review*.
+    :param slice_shown: called with the chosen row and the slice whenever another slice of it is shown.
+    """
+
+    def __init__(self, ui: Any, slice_shown: Callable[[ResultRow, int], None]) -> None:
+        self._ui, self._slice_shown = ui, slice_shown
+        self._results = ResultsTable(ui.resultsTable, self.choose)
+        self._slices = SlicesTable(ui.slicesTable, self.look_at)
+        self._observed: list[tuple[Any, int]] = []
+        self.row: ResultRow | None = None
+        self.index: int | None = None
+        ui.reviewerEdit.text = slicer.util.settingsValue(REVIEWER_SETTING, "")
+        ui.nextDoubtfulButton.connect("clicked(bool)", lambda _checked=False: self.look_at_next())
+        for button, decision in (
+            (ui.acceptButton, Decision.ACCEPTED),
+            (ui.rejectButton, Decision.REJECTED),
+            (ui.flagButton, Decision.FLAGGED),
+        ):
+            button.connect("clicked(bool)", lambda _checked=False, decision=decision: self._decide(decision))
+        ui.segmentEditorButton.connect("clicked(bool)", lambda _checked=False: self._open_editor())
+        ui.plotButton.connect("clicked(bool)", lambda _checked=False: self._plot())
+        self._shortcut = qt.QShortcut(ui.reviewSection)
+        self._shortcut.setKey(qt.QKeySequence("N"))
+        self._shortcut.connect("activated()", self.look_at_next)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the scene again; the chosen contour stays chosen while it is there."""
+        chosen = self.row
+        self._results.show()
+        same = [each for each in self._results.rows if chosen is not None and _same(each, chosen)]
+        self.row = same[0] if same else None
+        if self.row is not None:
+            self._results.select(self.row)
+        self._show_row()
+
+    def choose(self, row: ResultRow) -> None:
+        """Show a contour and its most doubtful slice that was not looked at."""
+        self.row, self.index = row, None
+        self._results.select(row)
+        show_visit(row.followup, row.node)
+        emphasize(row.node, row.identifier)
+        self._show_row()
+        self._observe()
+        self.look_at_next()
+
+    def look_at(self, index: int) -> None:
+        """Go to a slice of the chosen contour in all views; it counts as looked at."""
+        if self.row is None:
+            return
+        mask = slicer.util.arrayFromSegmentBinaryLabelmap(self.row.node, self.row.identifier, self.row.followup) > 0
+        go_to(SlicePlaces.of(self.row.followup).centre(index, mask))
+        self._seen(index)
+
+    def look_at_next(self) -> None:
+        """Go to the most doubtful slice that was not looked at; where all were, to the most doubtful one."""
+        if self.row is None:
+            return
+        left = unseen(self.row.node, self.row.identifier, self.row.slices)
+        first = left or [each.index for each in sorted(self.row.slices, key=lambda each: -each.review_priority)]
+        if first:
+            self.look_at(first[0])
+
+    def close(self) -> None:
+        """Let go of the scene."""
+        self._forget()
+        self.row = self.index = None
+        self._show_row()
+
+    def _show_row(self) -> None:
+        row = self.row
+        self._slices.show(row)
+        self._ui.reasonsLabel.text = "" if row is None else _told(row)
+        for name in ("nextDoubtfulButton", "acceptButton", "rejectButton", "flagButton", "segmentEditorButton"):
+            getattr(self._ui, name).enabled = row is not None
+        self._ui.plotButton.enabled = bool(self._results.rows)
+
+    def _seen(self, index: int) -> None:
+        assert self.row is not None
+        self.index = index
+        if mark_seen(self.row.node, self.row.identifier, index):
+            self._slices.show(self.row)
+        self._slices.select(index)
+        self._slice_shown(self.row, index)
+
+    def _observe(self) -> None:
+        """A slice that a person scrolls to was looked at, too."""
+        self._forget()
+        for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
+            self._observed.append((node, node.AddObserver(vtk.vtkCommand.ModifiedEvent, self._on_scrolled)))
+
+    def _forget(self) -> None:
+        for node, tag in self._observed:
+            node.RemoveObserver(tag)
+        self._observed = []
+
+    def _on_scrolled(self, slice_node: Any, _event: str) -> None:
+        row = self.row
+        if row is None or row.followup is None or slicer.mrmlScene.GetNodeByID(row.node.GetID()) is None:
+            return
+        index = SlicePlaces.of(row.followup).shown_in(slice_node)
+        if index is not None and index != self.index and any(each.index == index for each in row.slices):
+            self._seen(index)
+
+    def _decide(self, decision: Decision) -> None:
+        with slicer.util.tryWithErrorDisplay(_("The decision was not recorded."), waitCursor=False):
+            row = self.row
+            if row is None:
+                return
+            decide(row.node, row.identifier, decision, self._ui.reviewerEdit.text, row.slices)
+            slicer.app.settings().setValue(REVIEWER_SETTING, self._ui.reviewerEdit.text)
+            if decision is Decision.REJECTED:
+                row.node.GetDisplayNode().SetSegmentVisibility(row.identifier, False)
+            self.refresh()
+
+    def _open_editor(self) -> None:
+        row = self.row
+        if row is None:
+            return
+        slicer.util.selectModule("SegmentEditor")
+        editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
+        editor.setSegmentationNode(row.node)
+        editor.setSourceVolumeNode(row.followup)
+        editor.setCurrentSegmentID(row.identifier)
+
+    def _plot(self) -> None:
+        with slicer.util.tryWithErrorDisplay(_("The volumes could not be plotted.")):
+            nodes = list({each.node.GetID(): each.node for each in self._results.rows}.values())
+            slicer.modules.plots.logic().ShowChartInLayout(make_chart(nodes))
+
+
+def _same(one: ResultRow, other: ResultRow) -> bool:
+    return bool(one.node == other.node and one.identifier == other.identifier)
+
+
+def _told(row: ResultRow) -> str:
+    """What is said of the chosen contour: why it is flagged, who decided."""
+    state = review_state(row.node, row.identifier)
+    words = [_("Why it is flagged: {0}").format(reason) for reason in row.reasons]
+    if state.reviewer:
+        words.append(f"{state.decision.value if state.decision else ''}, {state.reviewer}, {state.time}")
+    return "\n".join(words)

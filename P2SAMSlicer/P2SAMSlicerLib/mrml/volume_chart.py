@@ -1,0 +1,111 @@
+"""A chart of the volume of every contoured segment against the visits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from P2SAMSlicerLib.mrml.record_nodes import record_of
+from P2SAMSlicerLib.mrml.result_nodes import PRIOR_ROLE, SOURCE_TAG
+from P2SAMSlicerLib.mrml.review_nodes import contour_volume_ml, contours_to_review
+from P2SAMSlicerLib.mrml.segment_nodes import tag_of
+
+#: Name of the chart, its table and (with the segment's name) its series; a new chart takes the place of the one before.
+CHART_NAME = "Volumes by visit"
+
+
+def volumes_by_visit(results: Sequence[Any]) -> dict[str, list[float | None]]:
+    """Volume in ml of each segment, by its name, on the prior and then on each follow-up as it is contoured now.
+
+    :param results: segmentation nodes of results that stem from the same prior, in the order of the visits.
+    :returns: None where a visit has no contour of the segment.
+    """
+    found: dict[str, list[float | None]] = {}
+    for number, node in enumerate(results, start=1):
+        record = record_of(node)
+        before = {} if record is None else {e["segment"]: e["prior_volume_ml"] for e in record.summary["segments"]}
+        for identifier in contours_to_review(node):
+            name = tag_of(node.GetSegmentation().GetSegment(identifier), SOURCE_TAG) or ""
+            volumes = found.setdefault(name, [None] * (len(results) + 1))
+            volumes[0] = before.get(name, volumes[0])
+            volumes[number] = contour_volume_ml(node, identifier)
+    return found
+
+
+def make_chart(results: Sequence[Any]) -> Any:
+    """A ``vtkMRMLPlotChartNode`` of :func:`volumes_by_visit`, shown by the application's plot view.
+
+    :param results: see there; not empty.
+    """
+    import slicer
+    import vtk
+
+    for node in _earlier():
+        slicer.mrmlScene.RemoveNode(node)
+    volumes = volumes_by_visit(results)
+    table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", CHART_NAME)
+    labels, number = vtk.vtkStringArray(), vtk.vtkFloatArray()
+    labels.SetName("visit name")
+    number.SetName("visit")
+    for position, name in enumerate([_prior_name(results[0]), *(_visit_name(node) for node in results)]):
+        labels.InsertNextValue(name)
+        number.InsertNextValue(position)
+    columns = [labels, number]
+    for name, values in volumes.items():
+        column = vtk.vtkFloatArray()
+        column.SetName(name)
+        for value in values:
+            column.InsertNextValue(float("nan") if value is None else value)
+        columns.append(column)
+    for column in columns:
+        table.AddColumn(column)
+    chart = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotChartNode", CHART_NAME)
+    chart.SetTitle(CHART_NAME)
+    chart.SetXAxisTitle("visit")
+    chart.SetYAxisTitle("volume (ml)")
+    for name in volumes:
+        chart.AddAndObservePlotSeriesNodeID(_series(table, name, results).GetID())
+    return chart
+
+
+def _series(table: Any, name: str, results: Sequence[Any]) -> Any:
+    import slicer
+
+    series = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", f"{CHART_NAME} {name}")
+    series.SetAndObserveTableNodeID(table.GetID())
+    series.SetXColumnName("visit")
+    series.SetYColumnName(name)
+    series.SetLabelColumnName("visit name")
+    series.SetPlotType(slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter)
+    series.SetMarkerStyle(slicer.vtkMRMLPlotSeriesNode.MarkerStyleCircle)
+    series.SetColor(*_colour(name, results))
+    return series
+
+
+def _colour(name: str, results: Sequence[Any]) -> tuple[float, float, float]:
+    for node in results:
+        for identifier in contours_to_review(node):
+            segment = node.GetSegmentation().GetSegment(identifier)
+            if tag_of(segment, SOURCE_TAG) == name:
+                red, green, blue = segment.GetColor()
+                return red, green, blue
+    return 0.0, 0.0, 0.0
+
+
+def _earlier() -> list[Any]:
+    import slicer.util
+
+    kinds = ("vtkMRMLPlotChartNode", "vtkMRMLPlotSeriesNode", "vtkMRMLTableNode")
+    nodes = [node for kind in kinds for node in slicer.util.getNodesByClass(kind)]
+    return [node for node in nodes if str(node.GetName()).startswith(CHART_NAME)]
+
+
+def _prior_name(node: Any) -> str:
+    prior = node.GetNodeReference(PRIOR_ROLE)
+    volume = None if prior is None else prior.GetNodeReference(prior.GetReferenceImageGeometryReferenceRole())
+    return "prior" if volume is None else str(volume.GetName())
+
+
+def _visit_name(node: Any) -> str:
+    volume = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
+    return str(node.GetName() if volume is None else volume.GetName())
