@@ -63,9 +63,12 @@ class Orientation:
     grid: Grid
 
     def to_canonical(self, array: NDArray[_Scalar]) -> NDArray[_Scalar]:
-        """The stored array in canonical axis order (contiguous copy)."""
-        result = np.transpose(array, self.permutation)
-        return np.ascontiguousarray(np.flip(result, tuple(a for a in range(3) if self.flips[a])))
+        """The stored array in canonical axis order, contiguous; the array itself where it is so already."""
+        return np.ascontiguousarray(self.canonical_view(array))
+
+    def canonical_view(self, array: NDArray[_Scalar]) -> NDArray[_Scalar]:
+        """The stored array itself, shown in canonical axis order: nothing is copied."""
+        return np.flip(np.transpose(array, self.permutation), tuple(a for a in range(3) if self.flips[a]))
 
     def to_stored(self, array: NDArray[_Scalar]) -> NDArray[_Scalar]:
         """A canonical array back in the stored axis order (contiguous copy)."""
@@ -75,6 +78,10 @@ class Orientation:
     def stored_slice_index(self, canonical_index: int) -> int:
         """Number of a canonical slice, counted along the stored slice axis."""
         return self.grid.shape[0] - 1 - canonical_index if self.flips[0] else canonical_index
+
+    def canonical_slice_index(self, stored_index: int) -> int:
+        """Number of the canonical slice that has this number along the stored slice axis."""
+        return self.stored_slice_index(stored_index)  # turning an axis round twice changes nothing
 
 
 def canonical_orientation(grid: Grid) -> Orientation:

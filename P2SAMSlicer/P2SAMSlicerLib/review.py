@@ -22,6 +22,8 @@ from P2SAMSlicerLib.volume import BoolArray
 
 #: Name of the signal that says how much the chosen contour differs from the model's answers to boxes.
 DISAGREEMENT = "answers to boxes disagree"
+#: Name of the signal that says how much the visits differ along the border.
+VISITS_DIFFER = "the visits differ along the border"
 #: Name of the signal that says how little the model thinks of its own answer to the expected contour, its weight in the
 #: priority, and how far below 1 the predicted IoU is when it is as doubtful as can be.
 OWN_DOUBT = "the model doubts its answer"
@@ -77,7 +79,7 @@ def slice_signals(
     }
     signals.update(_own_doubt(proposals))
     if change is not None:
-        signals["the visits differ along the border"] = _change_along(chosen if chosen.any() else registered, change, pixel_mm)
+        signals[VISITS_DIFFER] = _change_along(chosen if chosen.any() else registered, change, pixel_mm)
     return {name: float(np.clip(value, 0.0, 1.0)) for name, value in signals.items()}
 
 

@@ -1,0 +1,264 @@
+"""A person's prompts are what the model is asked, on the edited slices and beside them, and what it does not follow is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from P2SAMSlicerLib import review
+from P2SAMSlicerLib.edited_prompts import (
+    BESIDE_EDITED,
+    EDITED,
+    NOT_OBEYED,
+    EditedPrompts,
+    notes_of,
+    points_not_obeyed,
+    redecode,
+)
+from P2SAMSlicerLib.errors import InputError
+from P2SAMSlicerLib.models.encode_cache import EncodeCache
+from P2SAMSlicerLib.models.protocol import Decoded, PromptSet
+from P2SAMSlicerLib.result import SliceResult
+from P2SAMSlicerLib.slice_plane import prompts_from_lps
+from P2SAMSlicerLib.slice_record import slice_from_plain, slice_to_plain
+from recorded_slices import FIRST, GRID, RADIUS, SECOND, followup, recorded
+from stub_model import BrightnessModel
+
+ALL = ("points", "box", "mask")
+
+
+class Asked(BrightnessModel):
+    """Remembers what it was asked; where it is stubborn, it answers a mask prompt with that mask whatever the points say."""
+
+    def __init__(self, trained: tuple[str, ...] = ALL, stubborn: bool = False) -> None:
+        super().__init__(trained, tolerance=0.2)
+        self.prompts: list[PromptSet] = []
+        self.stubborn = stubborn
+
+    def decode(self, features: Any, prompts: Sequence[PromptSet], image_size: Any, *, multimask: bool = False) -> Decoded:
+        self.prompts += prompts
+        answer = super().decode(features, prompts, image_size, multimask=multimask)
+        for row, prompt in enumerate(prompts):
+            if self.stubborn and prompt.mask_logits is not None:
+                answer.logits[row] = prompt.mask_logits
+        return answer
+
+
+def pixel(each: SliceResult, x: float, y: float) -> list[float]:
+    """A voxel's place on a slice's image."""
+    found: list[float] = prompts_from_lps(GRID.to_physical(np.array([[x, y, each.index]])), each, GRID)[0].tolist()
+    return found
+
+
+def edit(each: SliceResult, positive: Sequence[Any] = (FIRST,), negative: Sequence[Any] = (), **fields: Any) -> EditedPrompts:
+    """Points at voxels of the follow-up."""
+    points = np.array([pixel(each, *place) for place in (*positive, *negative)], np.float32).reshape(-1, 2)
+    labels = np.repeat([1, 0], [len(positive), len(negative)]).astype(np.int64)
+    return EditedPrompts(each.index, points, labels, lesion=each.lesion, **fields)
+
+
+def area(each: SliceResult) -> float:
+    """Of the chosen contour, in voxels."""
+    assert each.best is not None
+    assert each.region is not None
+    return float(each.best.mask.sum() * each.region.pixel_mm**2 / 1.5**2)
+
+
+def test_the_edited_slice_gets_the_answer_to_its_points_as_its_choice() -> None:
+    volume, slices = followup(), recorded(followup())
+    (only,) = redecode(Asked(("points", "box")), volume, slices, [edit(slices[1])])
+    assert only.best is not None
+    assert only.best.origin == EDITED
+    assert only.candidates[:-1] == slices[1].candidates
+    assert area(only) == pytest.approx(np.pi * RADIUS**2, rel=0.1)
+    assert points_not_obeyed(only.best) == ()
+    assert notes_of([only]) == ()
+    assert only.signals[NOT_OBEYED] == 0.0
+    assert only.review_priority == review.priority({k: v for k, v in only.signals.items() if k != NOT_OBEYED})
+    assert (only.index, only.lesion, only.region, only.greys) == (3, 1, slices[1].region, slices[1].greys)
+
+
+def test_a_model_that_knows_masks_is_shown_the_present_contour_and_asked_about_the_neighbours() -> None:
+    volume, slices, model = followup(), recorded(followup()), Asked()
+    changed = redecode(model, volume, slices, [edit(slices[1])])
+    assert [each.index for each in changed] == [2, 3, 4]
+    assert [each.best.origin for each in changed if each.best] == [BESIDE_EDITED, EDITED, BESIDE_EDITED]
+    with_mask, without, before, after = model.prompts
+    assert with_mask.mask_logits is not None
+    assert ((with_mask.mask_logits[0] > 0).numpy() == slices[1].candidates[0].mask).all()
+    assert without.mask_logits is None
+    for prompt in (before, after):
+        assert prompt.mask_logits is not None
+        # Between the neighbour's own contour and the new one.
+        assert slices[1].candidates[0].mask.sum() < int((prompt.mask_logits > 0).sum()) < changed[1].candidates[-1].mask.sum()
+        assert prompt.points is not None
+        np.testing.assert_array_equal(prompt.points, edit(slices[1]).points)
+        assert prompt.box is None
+
+
+def test_only_the_one_slice_on_either_side_is_asked_and_never_an_edited_an_absent_or_another_lesions() -> None:
+    volume = followup(FIRST, SECOND)
+    slices = recorded(volume, FIRST, SECOND)
+    changed = redecode(Asked(), volume, slices, [edit(slices[0])])
+    assert [(each.lesion, each.index) for each in changed] == [(1, 2), (1, 3)]
+    changed = redecode(Asked(), volume, slices, [edit(slices[0]), edit(slices[1])])
+    assert [(each.index, each.best.origin) for each in changed if each.best] == [
+        *((2, EDITED), (3, EDITED), (4, BESIDE_EDITED)),
+    ]
+    absent = recorded(volume, FIRST, absent=(3,))
+    assert [each.index for each in redecode(Asked(), volume, absent, [edit(absent[0])])] == [2]
+
+
+def test_a_slice_that_a_person_edited_before_stays_when_its_neighbour_is_edited() -> None:
+    volume, slices = followup(), recorded(followup())
+    (_, second, _) = redecode(Asked(), volume, slices, [edit(slices[1])])
+    slices[1] = second
+    assert [each.index for each in redecode(Asked(), volume, slices, [edit(slices[0])])] == [2]
+
+
+def test_editing_again_takes_the_place_of_the_earlier_answer_and_shows_the_model_that_answer() -> None:
+    volume, slices = followup(), recorded(followup())
+    (first,) = redecode(Asked(("points", "box")), volume, slices, [edit(slices[1])])
+    slices[1] = first
+    model = Asked()
+    again = redecode(model, volume, slices, [edit(slices[1], negative=[(40.0, 30.0)])])[1]
+    assert [each.origin for each in again.candidates].count(EDITED) == 1
+    assert len(again.candidates) == len(first.candidates)
+    assert model.prompts[0].mask_logits is not None
+    assert first.best is not None
+    assert ((model.prompts[0].mask_logits[0] > 0).numpy() == first.best.mask).all()
+
+
+def test_where_the_shown_contour_holds_the_model_back_the_answer_without_it_is_taken() -> None:
+    volume, slices = followup(), recorded(followup())
+    rim = (FIRST[0] + 7.0, FIRST[1])  # in the lesion, outside the recorded contour
+    changed = redecode(Asked(stubborn=True), volume, slices, [edit(slices[1], [FIRST, rim])])
+    assert changed[1].best is not None
+    assert points_not_obeyed(changed[1].best) == ()
+    assert area(changed[1]) == pytest.approx(np.pi * RADIUS**2, rel=0.1)
+    obeyed = redecode(Asked(stubborn=True), volume, slices, [edit(slices[1])])
+    assert obeyed[1].best is not None
+    assert (obeyed[1].best.mask == slices[1].candidates[0].mask).all()
+
+
+def test_points_that_the_model_does_not_follow_are_told_and_come_first_in_the_review() -> None:
+    volume, slices = followup(), recorded(followup())
+    dark, inside = (FIRST[0] + 14.0, FIRST[1]), (FIRST[0] - 3.0, FIRST[1])
+    changed = redecode(Asked(("box",)), volume, slices, [edit(slices[1], [FIRST, dark], [inside])])
+    best = changed[0].best
+    assert best is not None
+    assert points_not_obeyed(best) == (1,)
+    assert changed[0].signals[NOT_OBEYED] == pytest.approx(1 / 3)
+    assert changed[0].review_priority == 1.0
+    assert notes_of(changed) == ("slice 3: the contour does not follow 1 in the lesion of 3 points",)
+    saved = slice_from_plain(slice_to_plain(changed[0]))
+    assert notes_of([saved]) == notes_of(changed)
+
+
+def test_a_model_that_knows_boxes_only_gets_a_box_around_contour_and_points_and_leaves_the_neighbours_alone() -> None:
+    volume, slices, model = followup(), recorded(followup()), Asked(("box",))
+    far = (FIRST[0] + 10.0, FIRST[1])
+    changed = redecode(model, volume, slices, [edit(slices[1], [far])])
+    assert [each.index for each in changed] == [3]
+    (prompt,) = model.prompts
+    assert prompt.mask_logits is None
+    assert prompt.points is not None
+    assert prompt.box is not None
+    columns = np.flatnonzero(slices[1].candidates[0].mask.any(axis=0))
+    assert prompt.box[0] <= columns[0]
+    assert prompt.box[2] >= prompt.points[0, 0] > columns[-1]
+
+
+def test_a_box_alone_is_enough_and_is_the_persons_own() -> None:
+    volume, slices, model = followup(), recorded(followup()), Asked()
+    box = np.array([*pixel(slices[1], 17.0, 22.0), *pixel(slices[1], 33.0, 38.0)], np.float32)
+    changed = redecode(model, volume, slices, [edit(slices[1], (), box=box)])
+    np.testing.assert_array_equal(model.prompts[0].box, box)
+    assert model.prompts[0].points is None
+    assert len(changed) == 3
+    assert NOT_OBEYED not in changed[1].signals
+
+
+def test_whole_slices_of_paper_mode_can_be_edited() -> None:
+    volume = followup()
+    slices = recorded(volume, whole=True)
+    points = EditedPrompts(3, np.array([FIRST], np.float32), np.array([1]))
+    (only,) = redecode(Asked(("points", "box")), volume, slices, [points])
+    assert only.best is not None
+    assert only.best.mask.shape == GRID.shape[1:]
+    assert only.best.mask.sum() == pytest.approx(np.pi * RADIUS**2, rel=0.2)
+
+
+def test_slices_that_were_saved_and_loaded_give_the_same_answer() -> None:
+    volume, slices = followup(), recorded(followup())
+    saved = [slice_from_plain(slice_to_plain(each)) for each in slices]
+    for one, other in zip(
+        redecode(Asked(), volume, slices, [edit(slices[1])]),
+        redecode(Asked(), volume, saved, [edit(saved[1])]),
+        strict=True,
+    ):
+        assert slice_to_plain(one) == slice_to_plain(other)
+
+
+def test_a_second_edit_encodes_nothing() -> None:
+    volume, slices = followup(), recorded(followup())
+    model = EncodeCache(Asked())
+    redecode(model, volume, slices, [edit(slices[1])])
+    assert model.encoded == 3
+    redecode(model, volume, slices, [edit(slices[1], negative=[(40.0, 30.0)])])
+    assert model.encoded == 3
+
+
+def nothing_there(model: BrightnessModel) -> BrightnessModel:
+    def decode(_features: Any, prompts: Sequence[PromptSet], _size: Any, *, multimask: bool = False) -> Decoded:
+        del multimask
+        return Decoded(torch.full((len(prompts), 1, 256, 256), -4.0), torch.zeros((len(prompts), 1)))
+
+    model.decode = decode  # type: ignore[method-assign, assignment]
+    return model
+
+
+def test_a_model_that_finds_nothing_is_told_in_words_and_does_not_take_the_neighbours_away() -> None:
+    volume, slices = followup(), recorded(followup())
+    changed = redecode(nothing_there(Asked()), volume, slices, [edit(slices[1])])
+    assert [each.index for each in changed] == [3]
+    assert notes_of(changed) == ("slice 3: the model finds no lesion with these prompts",)
+    assert changed[0].review_priority == 1.0
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"index": 5}, "slice 5, lesion 1: the model was not asked there"),
+        ({"lesion": 2}, "slice 3, lesion 2: the model was not asked there"),
+        ({"points": np.array([[300.0, 3.0]], np.float32)}, "outside of what the model sees"),
+        ({"points": np.array([[-3.0, 3.0]], np.float32)}, "outside of what the model sees"),
+        ({"points": np.array([[np.nan, 3.0]], np.float32)}, "is no number"),
+        ({"points": np.zeros((2, 2), np.float32)}, "do not fit"),
+        ({"labels": np.array([2])}, "neither 1"),
+        ({"labels": np.array([0])}, "nothing to look for"),
+        ({"points": np.zeros((0, 2), np.float32), "labels": np.zeros(0, np.int64)}, "nothing to look for"),
+        ({"box": np.array([9, 9, 9, 20], np.float32)}, "the box is empty"),
+        ({"box": np.array([9, 9, 900, 20], np.float32)}, "outside of what the model sees"),
+    ],
+)
+def test_an_edit_that_means_nothing_is_refused_before_the_model_is_asked(fields: dict[str, Any], message: str) -> None:
+    volume, slices, model = followup(), recorded(followup()), Asked()
+    with pytest.raises(InputError, match=message):
+        redecode(model, volume, slices, [replace(edit(slices[1]), **fields)])
+    assert model.encoded == 0
+
+
+def test_no_edit_two_edits_of_a_slice_and_records_without_greys_are_refused() -> None:
+    volume, slices = followup(), recorded(followup())
+    with pytest.raises(InputError, match="no edited prompts"):
+        redecode(Asked(), volume, slices, [])
+    with pytest.raises(InputError, match="edited twice"):
+        redecode(Asked(), volume, slices, [edit(slices[1]), edit(slices[1])])
+    old = [replace(each, greys=None) for each in slices]
+    with pytest.raises(InputError, match="carry the contours again"):
+        redecode(Asked(), volume, old, [edit(old[1])])
