@@ -17,6 +17,8 @@ from P2SAMSlicerLib.mrml.slice_views import emphasize, go_to, show_visit
 from P2SAMSlicerLib.mrml.volume_chart import make_chart
 from slicer.i18n import tr as _
 
+#: A slice that is scrolled to counts as looked at when it stays for so long, in milliseconds.
+DWELL_MS = 400
 #: Setting in which the reviewer's name is kept for the next time.
 REVIEWER_SETTING = "P2SAMSlicer/Reviewer"
 
@@ -33,6 +35,11 @@ class ReviewPanel:
         self._results = ResultsTable(ui.resultsTable, self.choose)
         self._slices = SlicesTable(ui.slicesTable, self.look_at)
         self._observed: list[tuple[Any, int]] = []
+        self._scrolled_to: int | None = None
+        self._dwell = qt.QTimer()
+        self._dwell.setSingleShot(True)
+        self._dwell.setInterval(DWELL_MS)
+        self._dwell.connect("timeout()", self._on_stayed)
         self.row: ResultRow | None = None
         self.index: int | None = None
         ui.reviewerEdit.text = slicer.util.settingsValue(REVIEWER_SETTING, "")
@@ -49,6 +56,11 @@ class ReviewPanel:
         self._shortcut.setKey(qt.QKeySequence("N"))
         self._shortcut.connect("activated()", self.look_at_next)
         self.refresh()
+
+    @property
+    def rows(self) -> list[ResultRow]:
+        """All contours that can be reviewed."""
+        return self._results.rows
 
     def refresh(self) -> None:
         """Read the scene again; the chosen contour stays chosen while it is there."""
@@ -90,6 +102,7 @@ class ReviewPanel:
     def close(self) -> None:
         """Let go of the scene."""
         self._forget()
+        self._dwell.stop()
         self.row = self.index = None
         self._show_row()
 
@@ -103,7 +116,8 @@ class ReviewPanel:
 
     def _seen(self, index: int) -> None:
         assert self.row is not None
-        self.index = index
+        self._dwell.stop()
+        self.index, self._scrolled_to = index, None
         if mark_seen(self.row.node, self.row.identifier, index):
             self._slices.show(self.row)
         self._slices.select(index)
@@ -125,7 +139,13 @@ class ReviewPanel:
         if row is None or row.followup is None or slicer.mrmlScene.GetNodeByID(row.node.GetID()) is None:
             return
         index = SlicePlaces.of(row.followup).shown_in(slice_node)
-        if index is not None and index != self.index and any(each.index == index for each in row.slices):
+        if index is not None and index not in (self.index, self._scrolled_to):
+            self._scrolled_to = index
+            self._dwell.start()
+
+    def _on_stayed(self) -> None:
+        index, self._scrolled_to = self._scrolled_to, None
+        if self.row is not None and index is not None and index != self.index:
             self._seen(index)
 
     def _decide(self, decision: Decision) -> None:

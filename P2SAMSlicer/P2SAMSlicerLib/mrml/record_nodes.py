@@ -6,7 +6,7 @@ It lies in a text node that the segmentation refers to, so saving the scene (MRB
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,22 @@ def attach_record(node: Any, visit: VisitResult) -> None:
         text = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTextNode", f"{node.GetName()} record")
         text.SetHideFromEditors(True)
         node.SetNodeReferenceID(RECORD_ROLE, text.GetID())
+    text.SetText(json.dumps(content, allow_nan=False))
+
+
+def replace_slices(node: Any, segment: str, changed: Sequence[SliceResult]) -> None:
+    """Put slices of a segment that were decoded again into the record, in the place of those of the same lesion and number.
+
+    :param segment: the segment's name in the record.
+    :raises InputError: there is no readable record.
+    """
+    record = record_of(node)
+    if record is None or segment not in record.slices:
+        raise InputError(f"{node.GetName()}: nothing is recorded of '{segment}'")
+    now = {(each.lesion, each.index): each for each in (*record.slices[segment], *changed)}
+    text = node.GetNodeReference(RECORD_ROLE)
+    content = json.loads(text.GetText())
+    content["slices"][segment] = [slice_to_plain(each) for each in now.values()]
     text.SetText(json.dumps(content, allow_nan=False))
 
 

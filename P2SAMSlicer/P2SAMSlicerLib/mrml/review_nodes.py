@@ -94,6 +94,12 @@ def mark_seen(node: Any, identifier: str, index: int) -> bool:
     return True
 
 
+def forget_seen(node: Any, identifier: str, indices: Sequence[int]) -> None:
+    """Slices that changed have to be looked at again."""
+    left = seen(node, identifier) - set(indices)
+    _segment(node, identifier).SetTag(SEEN_TAG, " ".join(str(each) for each in sorted(left)))
+
+
 def seen(node: Any, identifier: str) -> frozenset[int]:
     """Slices that were looked at."""
     text = tag_of(_segment(node, identifier), SEEN_TAG) or ""

@@ -1,0 +1,202 @@
+"""The whole panel: its parts, and what one of them has to know of another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import qt
+import slicer
+from P2SAMSlicerGui.carry_table import CarryTable
+from P2SAMSlicerGui.model_panel import ModelPanel
+from P2SAMSlicerGui.packages_panel import PackagesPanel
+from P2SAMSlicerGui.prompts_panel import PromptsPanel
+from P2SAMSlicerGui.results_table import ResultRow
+from P2SAMSlicerGui.review_panel import ReviewPanel
+from P2SAMSlicerGui.run_panel import RunPanel
+from P2SAMSlicerLib.errors import InputError
+from P2SAMSlicerLib.mrml.prompt_update import ModelChoice
+from P2SAMSlicerLib.mrml.propagation_run import RunRequest
+from P2SAMSlicerLib.mrml.result_nodes import PRIOR_ROLE
+from P2SAMSlicerLib.options import PropagationOptions
+from slicer.i18n import tr as _
+
+
+class ModulePanel:
+    """Makes the parts and passes on what happens.
+
+    :param ui: all widgets by name.
+    :param logic: the module's logic.
+    :param parameters: gives the parameter node, or None while there is none.
+    """
+
+    def __init__(self, ui: Any, logic: Any, parameters: Callable[[], Any]) -> None:
+        self._ui, self._parameters = ui, parameters
+        self._choosing = False
+        self._carry = CarryTable(ui.carryTable, self._refresh_run)
+        self._packages = PackagesPanel(ui, self._refresh_run_if_made)
+        self._model = ModelPanel(ui, self._refresh_run_if_made)
+        self._run = RunPanel(ui, logic, self.request, self._on_run_ended)
+        self._prompts = PromptsPanel(ui, logic, self.modelChoice, self._on_updated)
+        self._review = ReviewPanel(ui, self._prompts.show)
+        ui.followUpSelector.connect("checkedNodesChanged()", self._on_followups)
+        ui.modeSelector.connect("currentIndexChanged(int)", self._on_mode)
+        self._mode = "clinical"
+        self._soon = qt.QTimer()
+        self._soon.setSingleShot(True)
+        self._soon.setInterval(0)
+        self._soon.connect("timeout()", self.refresh)
+        self._lacking = self._packages.refresh()
+
+    def refresh(self) -> None:
+        """Read scene and computer again."""
+        self._lacking = self._packages.refresh()
+        self._model.refresh()
+        self._review.refresh()
+        if self._review.row is None:
+            self._prompts.hide()
+        self.parametersChanged()
+
+    def refreshSoon(self) -> None:
+        """Refresh when the application has done what it does, and once for all of it."""
+        self._soon.start()
+
+    def parametersChanged(self) -> None:
+        """Something was chosen, here or by a loaded scene."""
+        parameters = self._parameters()
+        if parameters is None:
+            return
+        self._carry.show(parameters.priorSegmentation)
+        self._check_followups(parameters)
+        own = parameters.registration == "transform"
+        self._ui.transformSelector.enabled = own
+        if parameters.mode != self._mode:
+            self._mode = parameters.mode
+        self._refresh_run()
+
+    def chooseFirstVolumes(self) -> None:
+        """In a scene with one contoured CT and others, choose them: the person only has to look and to click."""
+        parameters = self._parameters()
+        contours = [
+            node
+            for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+            if node.GetNodeReferenceID(PRIOR_ROLE) is None and node.GetSegmentation().GetNumberOfSegments()
+        ]
+        volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+        volumes = [node for node in volumes if node.GetClassName() == "vtkMRMLScalarVolumeNode"]
+        if len(contours) != 1:
+            return
+        prior = contours[0].GetNodeReference(contours[0].GetReferenceImageGeometryReferenceRole())
+        if prior is None:
+            return
+        parameters.priorVolume, parameters.priorSegmentation = prior, contours[0]
+        others = [node for node in volumes if node != prior]
+        if len(others) == 1:
+            parameters.followUpVolumes = others
+
+    def sceneCloses(self) -> None:
+        """End what works on this scene."""
+        self._run.stop()
+        self._review.close()
+        self._prompts.close()
+
+    def close(self) -> None:
+        """End everything."""
+        self._soon.stop()
+        self.sceneCloses()
+        self._model.close()
+
+    def request(self) -> RunRequest:
+        """What the person chose.
+
+        :raises InputError: it cannot be run.
+        """
+        parameters = self._parameters()
+        if parameters is None:
+            raise InputError("no scene")
+        own = parameters.registration == "transform"
+        if own and parameters.transform is None:
+            raise InputError(_("choose the transform (section Advanced)"))
+        choice = self.modelChoice()
+        usual = PropagationOptions(mode=parameters.mode)
+        options = PropagationOptions(
+            mode=parameters.mode,
+            registration="deformable" if own else parameters.registration,
+            modality=parameters.modality,
+            max_parts=None if parameters.parts == usual.parts else parameters.parts,
+            negatives=None if (parameters.negatives,) == usual.negative_counts else (parameters.negatives,),
+            margin_mm=parameters.marginMm,
+            plausible_mm=parameters.plausibleMm,
+            registration_only=self._carry.registration_only(),
+            with_model=self._carry.with_model(),
+            allow_other_patient=parameters.allowOtherPatient,
+            allow_older_followup=parameters.allowOlderFollowUp,
+        )
+        return RunRequest(
+            parameters.priorVolume,
+            parameters.priorSegmentation,
+            tuple(self._ui.followUpSelector.checkedNodes()),
+            self._carry.chosen(),
+            options,
+            parameters.transform if own else None,
+            parameters.harden,
+            choice.model,
+            choice.checkpoint,
+            choice.allow_unverified,
+            choice.device,
+        )
+
+    def modelChoice(self) -> ModelChoice:
+        """The model that was chosen; a file that a person chose is taken at that person's word."""
+        parameters, checkpoint = self._parameters(), self._model.checkpoint
+        device = "auto" if parameters is None else parameters.device
+        return ModelChoice(self._model.model, checkpoint, checkpoint is not None, device)
+
+    def _refresh_run(self) -> None:
+        self._run.refresh(self._lacking or self._model.lacking)
+
+    def _refresh_run_if_made(self) -> None:
+        """The parts tell of changes while the panel is still being made, too."""
+        if hasattr(self, "_soon"):
+            self._lacking = self._packages.refresh()
+            self._refresh_run()
+
+    def _on_followups(self) -> None:
+        parameters = self._parameters()
+        if parameters is not None and not self._choosing:
+            parameters.followUpVolumes = list(self._ui.followUpSelector.checkedNodes())
+            self._refresh_run()
+
+    def _check_followups(self, parameters: Any) -> None:
+        """The check marks of the selector are not bound to the parameter node by Slicer."""
+        selector, wanted = self._ui.followUpSelector, [node for node in parameters.followUpVolumes if node is not None]
+        self._choosing = True
+        for number in range(selector.nodeCount()):
+            node = selector.nodeFromIndex(number)
+            state = qt.Qt.Checked if node in wanted else qt.Qt.Unchecked
+            if selector.checkState(node) != state:
+                selector.setCheckState(node, state)
+        self._choosing = False
+
+    def _on_mode(self, _index: int) -> None:
+        """Each mode has its own usual numbers; what a person changed beyond them is set back with the mode."""
+        parameters = self._parameters()
+        if parameters is None or parameters.mode == self._mode:
+            return
+        self._mode = parameters.mode
+        usual = PropagationOptions(mode=parameters.mode)
+        parameters.parts, parameters.negatives = usual.parts, usual.negative_counts[0]
+
+    def _on_run_ended(self, nodes: list[Any]) -> None:
+        self._review.refresh()
+        self._prompts.refresh()
+        if nodes:
+            first = [row for row in self._review.rows if row.node == nodes[0]]
+            if first:
+                self._review.choose(first[0])
+
+    def _on_updated(self) -> None:
+        shown: tuple[ResultRow | None, int | None] = (self._review.row, self._review.index)
+        self._review.refresh()
+        if self._review.row is not None and shown[1] is not None:
+            self._review.look_at(shown[1])

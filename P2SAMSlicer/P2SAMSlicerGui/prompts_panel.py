@@ -1,0 +1,115 @@
+"""Editing the prompts of the slice that is shown, and having it segmented again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import qt
+import slicer.util
+from P2SAMSlicerGui.results_table import ResultRow
+from P2SAMSlicerLib.mrml.prompt_nodes import edited_prompts, place_point, show_box, show_prompts, unlock
+from P2SAMSlicerLib.mrml.prompt_update import ModelChoice
+from P2SAMSlicerLib.result import SliceResult
+from slicer.i18n import tr as _
+
+POLL_MS = 30
+
+
+class PromptsPanel:
+    """The buttons below the table of slices.
+
+    :param ui: ``editPromptsButton``, ``addPositiveButton``, ``addNegativeButton``, ``updateButton`` and ``statusLabel``.
+    :param logic: the module's logic.
+    :param model: which model answers.
+    :param updated: called after a contour changed.
+    """
+
+    def __init__(self, ui: Any, logic: Any, model: Callable[[], ModelChoice], updated: Callable[[], None]) -> None:
+        self._ui, self._logic, self._model, self._updated = ui, logic, model, updated
+        self._row: ResultRow | None = None
+        self._index: int | None = None
+        self._timer = qt.QTimer()
+        self._timer.setInterval(POLL_MS)
+        self._timer.connect("timeout()", self._poll)
+        ui.editPromptsButton.connect("toggled(bool)", self._on_edit)
+        ui.addPositiveButton.connect("clicked(bool)", lambda _checked=False: self._place(True))
+        ui.addNegativeButton.connect("clicked(bool)", lambda _checked=False: self._place(False))
+        ui.updateButton.connect("clicked(bool)", self._on_update)
+        self.refresh()
+
+    def show(self, row: ResultRow, index: int) -> None:
+        """Another slice is shown."""
+        if self._row is None or (row.node, row.identifier, row.slices) != self._shown_key:
+            show_prompts(row.node, row.slices)
+        self._row, self._index = row, index
+        self._show_box()
+        unlock(row.node, bool(self._ui.editPromptsButton.checked))
+        self.refresh()
+
+    def hide(self) -> None:
+        """Nothing is reviewed any more."""
+        self._row = self._index = None
+        self._ui.editPromptsButton.checked = False
+        self.refresh()
+
+    def close(self) -> None:
+        """Stop waiting."""
+        self._timer.stop()
+        self.hide()
+
+    def refresh(self) -> None:
+        """Enable what can be clicked."""
+        there = self._row is not None and any(each.candidates for each in self._row.slices)
+        busy = self._logic.running or self._logic.updating
+        self._ui.editPromptsButton.enabled = there and not busy
+        editing = there and bool(self._ui.editPromptsButton.checked) and not busy
+        for name in ("addPositiveButton", "addNegativeButton", "updateButton"):
+            getattr(self._ui, name).enabled = editing
+
+    @property
+    def _shown_key(self) -> tuple[Any, str, tuple[SliceResult, ...]] | None:
+        return None if self._row is None else (self._row.node, self._row.identifier, self._row.slices)
+
+    def _show_box(self) -> None:
+        if self._row is None:
+            return
+        own = [each for each in self._row.slices if each.index == self._index]
+        with_box = [each for each in own if each.best is not None and each.best.box is not None]
+        show_box(self._row.node, with_box[0] if with_box else None)
+
+    def _on_edit(self, editing: bool) -> None:
+        if self._row is not None:
+            unlock(self._row.node, editing)
+        self.refresh()
+
+    def _place(self, positive: bool) -> None:
+        if self._row is not None:
+            place_point(self._row.node, positive)
+            unlock(self._row.node, True)
+
+    def _on_update(self, _checked: bool = False) -> None:
+        with slicer.util.tryWithErrorDisplay(_("The slice could not be segmented again."), waitCursor=False):
+            row = self._row
+            if row is None:
+                return
+            edits = edited_prompts(row.node, row.slices, self._index)
+            self._logic.startUpdate(row.node, row.identifier, edits, self._model())
+            self._ui.statusLabel.text = _("segmenting again")
+            self._timer.start()
+            self.refresh()
+
+    def _poll(self) -> None:
+        self._logic.pollUpdate()
+        if self._logic.updating:
+            return
+        self._timer.stop()
+        updates = self._logic.updates
+        if updates.error:
+            self._ui.statusLabel.text = updates.error
+            slicer.util.errorDisplay(updates.error)
+        else:
+            words = [_("updated in {0:.1f} s").format(updates.seconds or 0.0), *updates.notes]
+            self._ui.statusLabel.text = "\n".join(words)
+        self._updated()
+        self.refresh()

@@ -1,0 +1,220 @@
+"""The chosen prompts as markups of the scene, and what a person made of them.
+
+Positive points are green, negative ones red; both lists hold the points of all slices of one contour, each on its slice. The box
+of the slice that is shown is a region of interest. All are locked until prompts are edited, and belong to the result's node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from P2SAMSlicerLib.edited_prompts import EditedPrompts
+from P2SAMSlicerLib.geometry import Grid
+from P2SAMSlicerLib.mrml.slice_places import SlicePlaces
+from P2SAMSlicerLib.mrml.volume_nodes import RAS_TO_LPS
+from P2SAMSlicerLib.result import SliceResult
+from P2SAMSlicerLib.slice_plane import prompts_from_lps, prompts_to_lps, slice_numbers
+
+#: By these roles a result's segmentation refers to its prompts.
+POSITIVE_ROLE, NEGATIVE_ROLE, BOX_ROLE = "P2SAMSlicer.positivePoints", "P2SAMSlicer.negativePoints", "P2SAMSlicer.box"
+GREEN, RED, BOX_COLOUR = (0.1, 0.8, 0.2), (0.9, 0.15, 0.1), (1.0, 0.8, 0.1)
+#: A point that was moved by less than this, in pixels of the slice's image, was not moved.
+MOVED_PIXELS = 0.05
+
+
+def show_prompts(node: Any, slices: Sequence[SliceResult]) -> None:
+    """Show the chosen prompts of one contour's slices, in the place of those that were shown before.
+
+    :param node: segmentation node of the result.
+    :param slices: of the contour, from its record.
+    """
+    grid = _grid(node)
+    for role, label in ((POSITIVE_ROLE, 1), (NEGATIVE_ROLE, 0)):
+        points = _points_node(node, role, label)
+        points.RemoveAllControlPoints()
+        for each in slices:
+            if each.best is None:
+                continue
+            chosen = each.best.points[each.best.labels == label]
+            for left, posterior, superior in prompts_to_lps(chosen, each, grid):
+                number = points.AddControlPoint(-left, -posterior, superior)
+                points.SetNthControlPointDescription(number, f"lesion {each.lesion}")
+        points.SetLocked(True)
+    box = node.GetNodeReference(BOX_ROLE)
+    if box is not None:
+        box.SetDisplayVisibility(False)
+
+
+def show_box(node: Any, shown: SliceResult | None) -> None:
+    """Show the chosen box of one slice; hide it where there is none."""
+    roi = node.GetNodeReference(BOX_ROLE)
+    best = None if shown is None else shown.best
+    if shown is None or best is None or best.box is None:
+        if roi is not None:
+            roi.SetDisplayVisibility(False)
+        return
+    if roi is None:
+        roi = _new(node, BOX_ROLE, "vtkMRMLMarkupsROINode", "box", BOX_COLOUR)
+        roi.GetDisplayNode().SetFillOpacity(0.0)
+        roi.SetLocked(True)
+    _place_box(roi, best.box, shown, SlicePlaces.of(_followup(node)))
+    roi.SetDisplayVisibility(True)
+
+
+def unlock(node: Any, editable: bool) -> None:
+    """Let a person move, add and remove the prompts, or not any more."""
+    for role in (POSITIVE_ROLE, NEGATIVE_ROLE, BOX_ROLE):
+        prompts = node.GetNodeReference(role)
+        if prompts is not None:
+            prompts.SetLocked(not editable)
+
+
+def place_point(node: Any, positive: bool) -> None:
+    """Have the person's next click in a view add a point."""
+    import slicer
+
+    points = _points_node(node, POSITIVE_ROLE if positive else NEGATIVE_ROLE, int(positive))
+    logic = slicer.app.applicationLogic()
+    selection, interaction = logic.GetSelectionNode(), logic.GetInteractionNode()
+    selection.SetReferenceActivePlaceNodeClassName(points.GetClassName())
+    selection.SetActivePlaceNodeID(points.GetID())
+    interaction.SetPlaceModePersistence(0)
+    interaction.SetCurrentInteractionMode(interaction.Place)
+
+
+def edited_prompts(node: Any, slices: Sequence[SliceResult], shown: int | None) -> list[EditedPrompts]:
+    """The slices on which a person changed points or the box.
+
+    A new point belongs to the lesion of its slice whose image it lies in; where there are several, to the one whose contour is
+    nearest. Points beside all slices of the contour do not count.
+
+    :param shown: number of the slice whose box is shown; None if no box is.
+    """
+    grid, places = _grid(node), [(POSITIVE_ROLE, 1), (NEGATIVE_ROLE, 0)]
+    gathered: dict[tuple[int, int], list[tuple[NDArray[np.float64], int]]] = {(s.lesion, s.index): [] for s in slices}
+    by_index: dict[int, list[SliceResult]] = {}
+    for each in slices:
+        by_index.setdefault(each.index, []).append(each)
+    for role, label in places:
+        for lps in _positions(node.GetNodeReference(role)):
+            own = by_index.get(int(slice_numbers(lps[None], grid)[0]), [])
+            if own:
+                nearest = min(own, key=lambda each: _pixels_away(each, prompts_from_lps(lps[None], each, grid)[0]))
+                key = (nearest.lesion, nearest.index)
+                gathered[key].append((prompts_from_lps(lps[None], nearest, grid)[0], label))
+    edits = []
+    for each in slices:
+        found = gathered[each.lesion, each.index]
+        points = np.array([point for point, _label in found], dtype=np.float32).reshape(-1, 2)
+        labels = np.array([label for _point, label in found], dtype=np.int64)
+        recorded = None if each.best is None else each.best.box
+        box = _box_now(node, each, grid) if each.index == shown and recorded is not None else recorded
+        if _differ(each, points, labels) or (box is not None and recorded is not None and _moved(box, recorded)):
+            edits.append(EditedPrompts(each.index, points, labels, box, each.lesion))
+    return edits
+
+
+def _followup(node: Any) -> Any:
+    return node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
+
+
+def _grid(node: Any) -> Grid:
+    return SlicePlaces.of(_followup(node)).grid
+
+
+def _points_node(node: Any, role: str, label: int) -> Any:
+    existing = node.GetNodeReference(role)
+    if existing is not None:
+        return existing
+    name, colour = ("positive points", GREEN) if label else ("negative points", RED)
+    points = _new(node, role, "vtkMRMLMarkupsFiducialNode", name, colour)
+    points.SetControlPointLabelFormat("")
+    points.GetDisplayNode().SetPointLabelsVisibility(False)
+    points.GetDisplayNode().SetGlyphScale(2.0)
+    return points
+
+
+def _new(node: Any, role: str, kind: str, name: str, colour: tuple[float, float, float]) -> Any:
+    import slicer
+
+    made = slicer.mrmlScene.AddNewNodeByClass(kind, f"{_followup(node).GetName()} {name}")
+    made.CreateDefaultDisplayNodes()
+    made.GetDisplayNode().SetColor(*colour)
+    made.GetDisplayNode().SetSelectedColor(*colour)
+    node.SetNodeReferenceID(role, made.GetID())
+    return made
+
+
+def _positions(points: Any) -> NDArray[np.float64]:
+    """LPS positions ``(n, 3)`` of all points that are placed."""
+    if points is None:
+        return np.zeros((0, 3))
+    found = []
+    for number in range(points.GetNumberOfControlPoints()):
+        if points.GetNthControlPointPositionStatus(number) == points.PositionDefined:
+            found.append(points.GetNthControlPointPositionWorld(number))
+    return np.array([list(each) for each in found], dtype=float).reshape(-1, 3) @ RAS_TO_LPS[:3, :3].T
+
+
+def _pixels_away(result: SliceResult, point: NDArray[np.float64]) -> float:
+    """How far a point lies from a slice's contour, in pixels of its image; outside of the image very far."""
+    mask = result.candidates[0].mask if result.best is None else result.best.mask
+    height, width = mask.shape
+    if not (0 <= point[0] < width and 0 <= point[1] < height):
+        return 1e6
+    inside = np.argwhere(mask)
+    return 1e5 if not len(inside) else float(np.hypot(*(inside - point[::-1]).T).min())
+
+
+def _differ(result: SliceResult, points: NDArray[np.float32], labels: NDArray[np.int64]) -> bool:
+    recorded = np.zeros((0, 2), dtype=np.float32) if result.best is None else result.best.points
+    of = np.zeros(0, dtype=np.int64) if result.best is None else result.best.labels
+    for label in (0, 1):
+        before, now = recorded[of == label], points[labels == label]
+        if len(before) != len(now) or (len(now) and _moved(before, now)):
+            return True
+    return False
+
+
+def _moved(before: NDArray[np.float32], now: NDArray[np.float32]) -> bool:
+    return bool(np.abs(np.asarray(before) - np.asarray(now)).max() > MOVED_PIXELS)
+
+
+def _place_box(roi: Any, box: NDArray[np.float32], shown: SliceResult, places: SlicePlaces) -> None:
+    """Lay the region of interest over a box, as thick as a slice."""
+    import vtk
+
+    x0, y0, x1, y1 = (float(value) for value in box)
+    corners = prompts_to_lps(np.array([[x0, y0], [x1, y0], [x0, y1]]), shown, places.grid) @ RAS_TO_LPS[:3, :3].T
+    across, down = corners[1] - corners[0], corners[2] - corners[0]
+    size = np.linalg.norm(across), np.linalg.norm(down)
+    x, y = across / max(size[0], 1e-6), down / max(size[1], 1e-6)
+    centre = corners[0] + (across + down) / 2.0
+    matrix = vtk.vtkMatrix4x4()
+    for row in range(3):
+        for column, axis in enumerate((x, y, np.cross(x, y))):
+            matrix.SetElement(row, column, float(axis[row]))
+        matrix.SetElement(row, 3, float(centre[row]))
+    roi.SetAndObserveObjectToNodeMatrix(matrix)
+    roi.SetSize(float(size[0]), float(size[1]), places.spacing_mm)
+
+
+def _box_now(node: Any, result: SliceResult, grid: Grid) -> NDArray[np.float32] | None:
+    """The region of interest as a box of a slice's image, kept inside of it."""
+    import slicer.util
+
+    roi = node.GetNodeReference(BOX_ROLE)
+    if roi is None or result.best is None:
+        return None
+    matrix = slicer.util.arrayFromVTKMatrix(roi.GetObjectToWorldMatrix())
+    half = np.array(roi.GetSize()) / 2.0
+    corners = np.array([[x, y, 0.0, 1.0] for x in (-half[0], half[0]) for y in (-half[1], half[1])])
+    points = prompts_from_lps((corners @ matrix.T)[:, :3] @ RAS_TO_LPS[:3, :3].T, result, grid)
+    height, width = result.best.mask.shape
+    limits = np.array([width - 1, height - 1], dtype=float)
+    low, high = points.min(axis=0).clip(0, limits), points.max(axis=0).clip(0, limits)
+    return np.concatenate([low, high]).astype(np.float32)

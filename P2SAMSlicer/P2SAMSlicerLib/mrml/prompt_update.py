@@ -1,0 +1,160 @@
+"""Edited prompts go to the worker, and the new contour of the slice and its neighbours comes back into the segment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from P2SAMSlicerLib.edited_prompts import EditedPrompts
+from P2SAMSlicerLib.errors import InputError
+from P2SAMSlicerLib.geometry import Grid
+from P2SAMSlicerLib.handover_file import (
+    SEGMENTATION_SUFFIX,
+    VOLUME_SUFFIX,
+    hand_over_segmentation,
+    hand_over_volume,
+    read_handed_segmentation,
+)
+from P2SAMSlicerLib.mrml.record_nodes import record_of, replace_slices
+from P2SAMSlicerLib.mrml.result_nodes import SOURCE_TAG
+from P2SAMSlicerLib.mrml.review_nodes import forget_seen
+from P2SAMSlicerLib.mrml.segment_nodes import tag_of
+from P2SAMSlicerLib.mrml.slice_places import SlicePlaces
+from P2SAMSlicerLib.mrml.volume_nodes import volume_from_node
+from P2SAMSlicerLib.volume import Segment, Segmentation
+from P2SAMSlicerLib.worker.client import WorkerClient
+from P2SAMSlicerLib.worker.messages import Refused, Update, Updated, WorkerFailed
+from P2SAMSlicerLib.worker.private_folder import PrivateFolder
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """Which model answers, as of :class:`~P2SAMSlicerLib.mrml.propagation_run.RunRequest`."""
+
+    model: str
+    checkpoint: Path | None = None
+    allow_unverified: bool = False
+    device: str = "auto"
+
+
+class PromptUpdates:
+    """Updates of contours, one after the other; follow-ups are handed to the worker once and kept there.
+
+    :param client: the worker.
+    """
+
+    def __init__(self, client: WorkerClient) -> None:
+        self._client = client
+        self._folder: PrivateFolder | None = None
+        self._handed: dict[str, tuple[tuple[int, Grid], Path]] = {}
+        self._waiting: tuple[int, Any, str] | None = None
+        self.error: str | None = None
+        self.notes: tuple[str, ...] = ()
+        self.seconds: float | None = None
+        self.encoded: int | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether an answer is waited for."""
+        return self._waiting is not None
+
+    def start(self, node: Any, identifier: str, edits: Sequence[EditedPrompts], model: ModelChoice) -> None:
+        """Ask for the contour with these prompts; :meth:`poll` puts it into the segment.
+
+        :param node: segmentation node of the result.
+        :param identifier: of the segment.
+        :param edits: see :func:`P2SAMSlicerLib.mrml.prompt_nodes.edited_prompts`; at least one.
+        :raises InputError: nothing was edited, there is no record, or an update is under way.
+        :raises OutputError: the contour cannot be handed over.
+        """
+        import slicer.util
+
+        if self.running:
+            raise InputError("an update is under way")
+        if not edits:
+            raise InputError("no point or box was changed")
+        record, name = record_of(node), _source(node, identifier)
+        if record is None or name not in record.slices:
+            raise InputError(f"{node.GetName()}: nothing is recorded of its prompts")
+        followup = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
+        if followup is None:
+            raise InputError(f"{node.GetName()}: its follow-up volume is no longer in the scene")
+        if self._folder is None:
+            self._folder = PrivateFolder()
+        ct = self._followup_file(followup)
+        mask = slicer.util.arrayFromSegmentBinaryLabelmap(node, identifier, followup) > 0
+        contour = self._folder.path / f"contour{SEGMENTATION_SUFFIX}"
+        grid = SlicePlaces.of(followup).grid
+        hand_over_segmentation(Segmentation(grid, (Segment(name, mask),), "contour"), contour)
+        request = Update(
+            ct,
+            record.slices[name],
+            tuple(edits),
+            contour,
+            self._folder.path / "updated",
+            model.model,
+            model.checkpoint,
+            model.allow_unverified,
+            model.device,
+        )
+        self.error, self.notes, self.seconds, self.encoded = None, (), None, None
+        self._waiting = (self._client.send(request), node.GetID(), identifier)
+
+    def poll(self) -> None:
+        """Take in the answer if it came."""
+        if self._waiting is None:
+            return
+        number, node_id, identifier = self._waiting
+        for event in self._client.poll():
+            if isinstance(event, WorkerFailed):
+                self.error, self._waiting = "\n".join((event.message, *event.log)), None
+            elif isinstance(event, Refused) and event.request == number:
+                self.error, self._waiting = event.message, None
+            elif isinstance(event, Updated) and event.request == number:
+                self._waiting = None
+                self._take(event, node_id, identifier)
+
+    def close(self) -> None:
+        """Forget what was handed over."""
+        self._waiting = None
+        folder, self._folder = self._folder, None
+        self._handed = {}
+        if folder is not None:
+            folder.remove()
+
+    def _take(self, event: Updated, node_id: str, identifier: str) -> None:
+        import slicer.util
+
+        node = slicer.mrmlScene.GetNodeByID(node_id)
+        segment = None if node is None else node.GetSegmentation().GetSegment(identifier)
+        followup = None if node is None else node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
+        if segment is None or followup is None:
+            self.error = "the contour was removed from the scene meanwhile"
+            return
+        mask = read_handed_segmentation(event.mask).segments[0].mask
+        event.mask.unlink(missing_ok=True)
+        slicer.util.updateSegmentBinaryLabelmapFromArray(mask.astype(np.uint8), node, identifier, followup)
+        replace_slices(node, _source(node, identifier), event.slices)
+        # What changed has to be looked at again.
+        forget_seen(node, identifier, [each.index for each in event.slices])
+        self.notes, self.seconds, self.encoded = event.notes, event.seconds, event.encoded
+
+    def _followup_file(self, followup: Any) -> Path:
+        """The follow-up's handed-over file; written again only if the node changed."""
+        assert self._folder is not None  # made by start
+        changed = (int(followup.GetImageData().GetMTime()), SlicePlaces.of(followup).grid)
+        known = self._handed.get(followup.GetID())
+        if known is not None and known[0] == changed and known[1].exists():
+            return known[1]
+        path = self._folder.path / f"followup_{changed[0]}_{len(self._handed)}{VOLUME_SUFFIX}"
+        hand_over_volume(volume_from_node(followup), path)
+        self._handed[followup.GetID()] = (changed, path)
+        return path
+
+
+def _source(node: Any, identifier: str) -> str:
+    return tag_of(node.GetSegmentation().GetSegment(identifier), SOURCE_TAG) or ""
