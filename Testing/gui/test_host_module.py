@@ -78,6 +78,8 @@ def test_an_error_of_the_logic_is_shown_and_does_not_end_anything(host: Any, mod
     module.ui.segmentationSelector.setCurrentNode(contours)
     host.click(module.ui.applyButton)
     assert any("no segments" in text for text in host.dialogs.texts())
+    # slicer.util.tryWithErrorDisplay shows an error and raises it again, into the console.
+    assert [type(e) for e in host.errors.take()] == [ValueError]
 
 
 def test_closing_the_scene_and_reloading_leave_a_working_panel(host: Any, module: Any) -> None:

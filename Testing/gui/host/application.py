@@ -86,7 +86,7 @@ class LayoutManager(StrictObject):
             node = logic.AddSliceNode(name)
             node.SetOrientation(ORIENTATIONS[name])
             node.SetLayoutLabel(name[0])
-            node.SetDimensions(256, 256, 1)
+            node.SetDimensions(512, 512, 1)
             self._logics.AddItem(logic)
             self._widgets[name] = SliceWidget(logic)
         application_logic.SetSliceLogics(self._logics)
@@ -166,7 +166,12 @@ class Application(StrictObject):
     """``slicer.app``; what belongs to Qt's application is asked of Qt's own."""
 
     _table = "qSlicerApplication"
-    _own_signals = ("startupCompleted()", "mrmlSceneChanged(vtkMRMLScene*)", "renderPaused(bool)", "usageEventLogged(QString,QString)")
+    _own_signals = (
+        "startupCompleted()",
+        "mrmlSceneChanged(vtkMRMLScene*)",
+        "renderPaused(bool)",
+        "usageEventLogged(QString,QString)",
+    )
 
     def __init__(self, folder: Path, scene: Any, application_logic: Any, testing: bool = True) -> None:
         self._delegate = QtWidgets.QApplication.instance()
@@ -202,7 +207,10 @@ class Application(StrictObject):
     def _fallback(self, name: str) -> Any:
         release = qt_types.current_facts().release.partition("-")[0].split(".")
         numbers = {"majorVersion": int(release[0]), "minorVersion": int(release[1])}
-        numbers |= {"mainApplicationMajorVersion": numbers["majorVersion"], "mainApplicationMinorVersion": numbers["minorVersion"]}
+        numbers |= {
+            "mainApplicationMajorVersion": numbers["majorVersion"],
+            "mainApplicationMinorVersion": numbers["minorVersion"],
+        }
         if name in numbers:
             return numbers[name]
         if name == "applicationVersion":
@@ -282,9 +290,8 @@ class Application(StrictObject):
 
 
 @standin("slicer", ("moduleSelected(QString)",))
-class qSlicerModuleSelectorToolBar(QtWidgets.QToolBar):  # noqa: N801
+class qSlicerModuleSelectorToolBar(QtWidgets.QToolBar):
     """Chooses the module that is shown."""
-
 
     def selectModule(self, name: str) -> None:
         """Leave the module shown and enter another."""
@@ -302,7 +309,7 @@ class qSlicerModuleSelectorToolBar(QtWidgets.QToolBar):  # noqa: N801
 
 
 @standin("slicer")
-class qSlicerMainWindow(QtWidgets.QMainWindow):  # noqa: N801
+class qSlicerMainWindow(QtWidgets.QMainWindow):
     """The main window: a place for the module's panel and the module selector."""
 
     def __init__(self, parent: Any = None) -> None:

@@ -14,14 +14,14 @@ CHECK_ROLE = QtCore.Qt.ItemDataRole.CheckStateRole
 
 
 @standin("ctk")
-class ctkComboBox(QtWidgets.QComboBox):  # noqa: N801
+class ctkComboBox(QtWidgets.QComboBox):
     """A combo box with a text for no choice."""
 
     AlwaysScroll, NeverScroll, ScrollWithFocus, ScrollWithNoVScrollBar = 1, 0, 2, 3
-    defaultText = HostProperty("", lambda owner: owner.setPlaceholderText(owner.defaultText))  # noqa: N815
-    forceDefault = HostProperty(False)  # noqa: N815
-    elideMode = HostProperty(0)  # noqa: N815
-    scrollWheelEffect = HostProperty(1)  # noqa: N815
+    defaultText = HostProperty("", lambda owner: owner.setPlaceholderText(owner.defaultText))
+    forceDefault = HostProperty(False)
+    elideMode = HostProperty(0)
+    scrollWheelEffect = HostProperty(1)
 
     @property
     def currentUserDataAsString(self) -> str:
@@ -42,7 +42,7 @@ class ctkComboBox(QtWidgets.QComboBox):  # noqa: N801
 
 
 @standin("ctk", ("checkedIndexesChanged()",))
-class ctkCheckableComboBox(QtWidgets.QComboBox):  # noqa: N801
+class ctkCheckableComboBox(QtWidgets.QComboBox):
     """A combo box whose items can be checked."""
 
     def __init__(self, parent: Any = None) -> None:
@@ -93,7 +93,7 @@ class ctkCheckableComboBox(QtWidgets.QComboBox):  # noqa: N801
 
 
 @standin("ctk", ("currentPathChanged(QString)", "validInputChanged(bool)"))
-class ctkPathLineEdit(QtWidgets.QWidget):  # noqa: N801
+class ctkPathLineEdit(QtWidgets.QWidget):
     """A path that can be typed or browsed for."""
 
     Files, Dirs, Drives, AllDirs, AllEntries = 0x002, 0x001, 0x004, 0x400, 0x007
@@ -102,12 +102,12 @@ class ctkPathLineEdit(QtWidgets.QWidget):  # noqa: N801
     label = HostProperty("")
     filters = HostProperty(0)
     options = HostProperty(0)
-    settingKey = HostProperty("")  # noqa: N815
-    showBrowseButton = HostProperty(True, lambda owner: owner._h_browse.setVisible(owner.showBrowseButton))  # noqa: N815
-    showHistoryButton = HostProperty(True)  # noqa: N815
-    sizeAdjustPolicy = HostProperty(0)  # noqa: N815
-    minimumContentsLength = HostProperty(0)  # noqa: N815
-    nameFilters = HostProperty(())  # noqa: N815
+    settingKey = HostProperty("")
+    showBrowseButton = HostProperty(True, lambda owner: owner._h_browse.setVisible(owner.showBrowseButton))
+    showHistoryButton = HostProperty(True)
+    sizeAdjustPolicy = HostProperty(0)
+    minimumContentsLength = HostProperty(0)
+    nameFilters = HostProperty(())
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*[a for a in arguments if type(a) is not str][-1:])
@@ -155,13 +155,13 @@ class ctkPathLineEdit(QtWidgets.QWidget):  # noqa: N801
 
 
 @standin("ctk", ("directoryChanged(QString)", "directorySelected(QString)"))
-class ctkDirectoryButton(QtWidgets.QWidget):  # noqa: N801
+class ctkDirectoryButton(QtWidgets.QWidget):
     """A button with a folder on it."""
 
     ShowDirsOnly, DontResolveSymlinks, DontConfirmOverwrite, ReadOnly = 1, 2, 4, 0x20
-    acceptMode = HostProperty(0)  # noqa: N815
+    acceptMode = HostProperty(0)
     caption = HostProperty("")
-    elideMode = HostProperty(0)  # noqa: N815
+    elideMode = HostProperty(0)
     options = HostProperty(1)
     text = HostProperty("", lambda owner: owner._h_button.setText(owner.text))
     directory = HostProperty(".", lambda owner: owner._h_changed())
@@ -187,13 +187,13 @@ class ctkDirectoryButton(QtWidgets.QWidget):  # noqa: N801
 
 
 @standin("ctk")
-class ctkMessageBox(QtWidgets.QMessageBox):  # noqa: N801
+class ctkMessageBox(QtWidgets.QMessageBox):
     """A message box that can be switched off for the future."""
 
-    dontShowAgain = HostProperty(False)  # noqa: N815
-    dontShowAgainVisible = HostProperty(False)  # noqa: N815
-    dontShowAgainSettingsKey = HostProperty("")  # noqa: N815
-    dontShowAgainButtonRoles = HostProperty(())  # noqa: N815
+    dontShowAgain = HostProperty(False)
+    dontShowAgainVisible = HostProperty(False)
+    dontShowAgainSettingsKey = HostProperty("")
+    dontShowAgainButtonRoles = HostProperty(())
 
     def setDontShowAgain(self, value: bool) -> None:
         """Assign whether the box is skipped from now on."""

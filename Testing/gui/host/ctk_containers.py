@@ -27,22 +27,26 @@ def show_contents(owner: Any, shown: bool) -> None:
 
 def hide_late_child(owner: Any, event: Any) -> None:
     """A widget that is added to a collapsed container is hidden as well."""
-    if event.type() == QtCore.QEvent.Type.ChildAdded and owner.collapsed and qt_types.isinstance_of(event.child(), QtWidgets.QWidget):
+    if (
+        event.type() == QtCore.QEvent.Type.ChildAdded
+        and owner.collapsed
+        and qt_types.isinstance_of(event.child(), QtWidgets.QWidget)
+    ):
         QtCore.QTimer.singleShot(0, lambda: show_contents(owner, False) if owner.collapsed else None)
 
 
 @standin("ctk", ("contentsCollapsed(bool)",))
-class ctkCollapsibleButton(QtWidgets.QAbstractButton):  # noqa: N801
+class ctkCollapsibleButton(QtWidgets.QAbstractButton):
     """A header that folds what lies below it."""
 
-    collapsedHeight = HostProperty(10)  # noqa: N815
+    collapsedHeight = HostProperty(10)
     flat = HostProperty(False)
-    contentsFrameShape = HostProperty(0)  # noqa: N815
-    contentsFrameShadow = HostProperty(0)  # noqa: N815
-    contentsLineWidth = HostProperty(1)  # noqa: N815
-    contentsMidLineWidth = HostProperty(0)  # noqa: N815
-    buttonTextAlignment = HostProperty(0)  # noqa: N815
-    indicatorAlignment = HostProperty(0)  # noqa: N815
+    contentsFrameShape = HostProperty(0)
+    contentsFrameShadow = HostProperty(0)
+    contentsLineWidth = HostProperty(1)
+    contentsMidLineWidth = HostProperty(0)
+    buttonTextAlignment = HostProperty(0)
+    indicatorAlignment = HostProperty(0)
 
     def __init__(self, *arguments: Any) -> None:
         text = [a for a in arguments if type(a) is str]
@@ -105,10 +109,10 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):  # noqa: N801
 
 
 @standin("ctk")
-class ctkCollapsibleGroupBox(QtWidgets.QGroupBox):  # noqa: N801
+class ctkCollapsibleGroupBox(QtWidgets.QGroupBox):
     """A group box whose check mark folds it."""
 
-    collapsedHeight = HostProperty(14)  # noqa: N815
+    collapsedHeight = HostProperty(14)
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -131,23 +135,23 @@ class ctkCollapsibleGroupBox(QtWidgets.QGroupBox):  # noqa: N801
 
 
 @standin("ctk")
-class ctkPushButton(QtWidgets.QPushButton):  # noqa: N801
+class ctkPushButton(QtWidgets.QPushButton):
     """A push button whose text and icon can be aligned."""
 
-    buttonTextAlignment = HostProperty(0)  # noqa: N815
-    iconAlignment = HostProperty(0)  # noqa: N815
-    elideMode = HostProperty(0)  # noqa: N815
+    buttonTextAlignment = HostProperty(0)
+    iconAlignment = HostProperty(0)
+    elideMode = HostProperty(0)
 
 
 @standin("ctk", ("checkBoxToggled(bool)", "checkStateChanged(Qt::CheckState)"))
-class ctkCheckablePushButton(ctkPushButton):  # noqa: N801
+class ctkCheckablePushButton(ctkPushButton):
     """A push button with a check box in it."""
 
-    indicatorAlignment = HostProperty(0)  # noqa: N815
-    checkBoxControlsButton = HostProperty(True)  # noqa: N815
-    checkBoxControlsButtonToggleState = HostProperty(True)  # noqa: N815
-    checkBoxUserCheckable = HostProperty(True)  # noqa: N815
-    checkState = HostProperty(0, lambda owner: owner._h_state_changed())  # noqa: N815
+    indicatorAlignment = HostProperty(0)
+    checkBoxControlsButton = HostProperty(True)
+    checkBoxControlsButtonToggleState = HostProperty(True)
+    checkBoxUserCheckable = HostProperty(True)
+    checkState = HostProperty(0, lambda owner: owner._h_state_changed())
 
     def _h_state_changed(self) -> None:
         checked = int(self.checkState) != 0
@@ -158,15 +162,15 @@ class ctkCheckablePushButton(ctkPushButton):  # noqa: N801
 
 
 @standin("ctk")
-class ctkMenuButton(QtWidgets.QPushButton):  # noqa: N801
+class ctkMenuButton(QtWidgets.QPushButton):
     """A push button with a menu beside it."""
 
 
 @standin("ctk")
-class ctkExpandButton(QtWidgets.QToolButton):  # noqa: N801
+class ctkExpandButton(QtWidgets.QToolButton):
     """An arrow that opens and closes."""
 
-    mirrorOnExpand = HostProperty(True)  # noqa: N815
+    mirrorOnExpand = HostProperty(True)
     orientation = HostProperty(1)
 
     def __init__(self, *arguments: Any) -> None:
@@ -181,18 +185,18 @@ class ctkExpandButton(QtWidgets.QToolButton):  # noqa: N801
 
 
 @standin("ctk")
-class ctkCheckBox(QtWidgets.QCheckBox):  # noqa: N801
+class ctkCheckBox(QtWidgets.QCheckBox):
     """A check box with an icon of its own."""
 
 
 @standin("ctk")
-class ctkFittedTextBrowser(QtWidgets.QTextBrowser):  # noqa: N801
+class ctkFittedTextBrowser(QtWidgets.QTextBrowser):
     """A text as high as it needs to be, with details that unfold."""
 
-    disableMouseScroll = HostProperty(False)  # noqa: N815
+    disableMouseScroll = HostProperty(False)
     collapsed = HostProperty(True, lambda owner: owner._h_show())
-    showDetailsText = HostProperty("Show details...", lambda owner: owner._h_show())  # noqa: N815
-    hideDetailsText = HostProperty("Hide details.", lambda owner: owner._h_show())  # noqa: N815
+    showDetailsText = HostProperty("Show details...", lambda owner: owner._h_show())
+    hideDetailsText = HostProperty("Hide details.", lambda owner: owner._h_show())
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -204,8 +208,8 @@ class ctkFittedTextBrowser(QtWidgets.QTextBrowser):  # noqa: N801
         self._h_full = text
         self._h_show()
 
-    setCollapsibleHtml = setCollapsibleText  # noqa: N815
-    setCollapsiblePlainText = setCollapsibleText  # noqa: N815
+    setCollapsibleHtml = setCollapsibleText
+    setCollapsiblePlainText = setCollapsibleText
 
     def collapsibleText(self) -> str:
         """The whole text."""

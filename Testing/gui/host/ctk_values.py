@@ -20,7 +20,7 @@ def row(owner: Any) -> Any:
 
 
 @standin("ctk", ("valueChanged(double)", "decimalsChanged(int)", "editingFinished()"))
-class ctkDoubleSpinBox(QtWidgets.QWidget):  # noqa: N801
+class ctkDoubleSpinBox(QtWidgets.QWidget):
     """A spin box; other than Qt's it is no QDoubleSpinBox but holds one."""
 
     SetAlways, SetIfDifferent = 0, 1
@@ -29,16 +29,16 @@ class ctkDoubleSpinBox(QtWidgets.QWidget):  # noqa: N801
     decimals = HostProperty(2, lambda owner: owner._h_apply())
     minimum = HostProperty(0.0, lambda owner: owner._h_apply())
     maximum = HostProperty(99.99, lambda owner: owner._h_apply())
-    singleStep = HostProperty(1.0, lambda owner: owner._h_apply())  # noqa: N815
+    singleStep = HostProperty(1.0, lambda owner: owner._h_apply())
     prefix = HostProperty("", lambda owner: owner._h_apply())
     suffix = HostProperty("", lambda owner: owner._h_apply())
-    readOnly = HostProperty(False, lambda owner: owner._h_apply())  # noqa: N815
+    readOnly = HostProperty(False, lambda owner: owner._h_apply())
     frame = HostProperty(True)
     alignment = HostProperty(1)
-    decimalsOption = HostProperty(0)  # noqa: N815
-    setMode = HostProperty(1)  # noqa: N815
-    invertedControls = HostProperty(False)  # noqa: N815
-    sizeHintPolicy = HostProperty(0)  # noqa: N815
+    decimalsOption = HostProperty(0)
+    setMode = HostProperty(1)
+    invertedControls = HostProperty(False)
+    sizeHintPolicy = HostProperty(0)
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
@@ -66,8 +66,8 @@ class ctkDoubleSpinBox(QtWidgets.QWidget):  # noqa: N801
         """Assign the number."""
         self.value = number
 
-    setValueAlways = setValue  # noqa: N815
-    setValueIfDifferent = setValue  # noqa: N815
+    setValueAlways = setValue
+    setValueIfDifferent = setValue
 
     def setDecimals(self, count: int) -> None:
         """Assign the number of digits."""
@@ -97,26 +97,26 @@ class ctkDoubleSpinBox(QtWidgets.QWidget):  # noqa: N801
 
 
 @standin("ctk", ("valueChanged(double)", "valueIsChanging(double)", "decimalsChanged(int)"))
-class ctkSliderWidget(QtWidgets.QWidget):  # noqa: N801
+class ctkSliderWidget(QtWidgets.QWidget):
     """A slider with a spin box."""
 
     NoSynchronize, SynchronizeWidth, SynchronizeDecimals = 0, 1, 2
     decimals = HostProperty(2, lambda owner: owner._h_apply())
     minimum = HostProperty(0.0, lambda owner: owner._h_apply())
     maximum = HostProperty(99.0, lambda owner: owner._h_apply())
-    singleStep = HostProperty(1.0, lambda owner: owner._h_apply())  # noqa: N815
-    pageStep = HostProperty(10.0)  # noqa: N815
+    singleStep = HostProperty(1.0, lambda owner: owner._h_apply())
+    pageStep = HostProperty(10.0)
     prefix = HostProperty("", lambda owner: owner._h_apply())
     suffix = HostProperty("", lambda owner: owner._h_apply())
-    tickInterval = HostProperty(0.0)  # noqa: N815
-    tickPosition = HostProperty(0)  # noqa: N815
-    synchronizeSiblings = HostProperty(0)  # noqa: N815
-    spinBoxAlignment = HostProperty(0)  # noqa: N815
+    tickInterval = HostProperty(0.0)
+    tickPosition = HostProperty(0)
+    synchronizeSiblings = HostProperty(0)
+    spinBoxAlignment = HostProperty(0)
     tracking = HostProperty(True)
-    spinBoxVisible = HostProperty(True, lambda owner: owner._h_spin.setVisible(owner.spinBoxVisible))  # noqa: N815
-    popupSlider = HostProperty(False)  # noqa: N815
-    invertedAppearance = HostProperty(False)  # noqa: N815
-    invertedControls = HostProperty(False)  # noqa: N815
+    spinBoxVisible = HostProperty(True, lambda owner: owner._h_spin.setVisible(owner.spinBoxVisible))
+    popupSlider = HostProperty(False)
+    invertedAppearance = HostProperty(False)
+    invertedControls = HostProperty(False)
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
@@ -182,18 +182,18 @@ class ctkSliderWidget(QtWidgets.QWidget):  # noqa: N801
 
 
 @standin("ctk", ("valuesChanged(double,double)", "minimumValueChanged(double)", "maximumValueChanged(double)"))
-class ctkRangeWidget(QtWidgets.QWidget):  # noqa: N801
+class ctkRangeWidget(QtWidgets.QWidget):
     """Two numbers, the first not above the second."""
 
     decimals = HostProperty(2, lambda owner: owner._h_apply())
     minimum = HostProperty(0.0, lambda owner: owner._h_apply())
     maximum = HostProperty(99.0, lambda owner: owner._h_apply())
-    singleStep = HostProperty(1.0, lambda owner: owner._h_apply())  # noqa: N815
+    singleStep = HostProperty(1.0, lambda owner: owner._h_apply())
     prefix = HostProperty("")
     suffix = HostProperty("")
-    tickInterval = HostProperty(0.0)  # noqa: N815
+    tickInterval = HostProperty(0.0)
     tracking = HostProperty(True)
-    symmetricMoves = HostProperty(False)  # noqa: N815
+    symmetricMoves = HostProperty(False)
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)

@@ -81,7 +81,7 @@ class OwnModule(Module):
         raise HostLacksError(f"the host has no panel of module {self._name}")
 
 
-class qSlicerScriptedLoadableModule(Module):  # noqa: N801
+class qSlicerScriptedLoadableModule(Module):
     """What a scripted module's class gets as ``parent``."""
 
     _table = "qSlicerScriptedLoadableModule"
@@ -133,10 +133,10 @@ class qSlicerScriptedLoadableModule(Module):  # noqa: N801
 
 
 @standin("slicer")
-class qSlicerScriptedLoadableModuleWidget(qSlicerWidget):  # noqa: N801
+class qSlicerScriptedLoadableModuleWidget(qSlicerWidget):
     """The panel of a scripted module, parent of the Python widget's children."""
 
-    moduleName = HostProperty("")  # noqa: N815
+    moduleName = HostProperty("")
 
     @property
     def isEntered(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import shiboken6
@@ -14,12 +15,22 @@ from host.standin import HostProperty, standin
 SCENE_CHANGED = "mrmlSceneChanged(vtkMRMLScene*)"
 
 
+_EVERY: weakref.WeakSet[Observers] = weakref.WeakSet()
+
+
+def stop_all_observers() -> None:
+    """At the end of the application: VTK must not call Python while its objects are collected as garbage."""
+    for one in list(_EVERY):
+        one.clear()
+
+
 class Observers:
     """Observers of VTK objects, silent from when their widget is deleted."""
 
     def __init__(self, widget: Any) -> None:
         self._widget = widget
         self._held: list[tuple[Any, int]] = []
+        _EVERY.add(self)
 
     def add(self, observed: Any, event: Any, function: Any) -> None:
         """Observe."""
@@ -62,7 +73,7 @@ def set_scene(owner: Any, scene: Any) -> None:
 
 
 @standin("slicer", (SCENE_CHANGED,))
-class qMRMLWidget(QtWidgets.QWidget):  # noqa: N801
+class qMRMLWidget(QtWidgets.QWidget):
     """A widget that hands its scene on."""
 
     def mrmlScene(self) -> Any:
@@ -75,7 +86,7 @@ class qMRMLWidget(QtWidgets.QWidget):  # noqa: N801
 
 
 @standin("slicer", (SCENE_CHANGED,))
-class qSlicerWidget(QtWidgets.QWidget):  # noqa: N801
+class qSlicerWidget(QtWidgets.QWidget):
     """A widget that hands its scene on; other than a qMRMLWidget it does not tell it."""
 
     def setMRMLScene(self, scene: Any) -> None:
@@ -84,11 +95,11 @@ class qSlicerWidget(QtWidgets.QWidget):  # noqa: N801
 
 
 @standin("slicer")
-class qMRMLSliderWidget(ctkSliderWidget):  # noqa: N801
+class qMRMLSliderWidget(ctkSliderWidget):
     """A slider in the scene's units."""
 
     quantity = HostProperty("")
-    unitAwareProperties = HostProperty(0)  # noqa: N815
+    unitAwareProperties = HostProperty(0)
     orientation = HostProperty(1)
 
     def mrmlScene(self) -> Any:
@@ -101,12 +112,12 @@ class qMRMLSliderWidget(ctkSliderWidget):  # noqa: N801
 
 
 @standin("slicer", (SCENE_CHANGED, "selectionChanged()"))
-class qMRMLTableView(QtWidgets.QTableView):  # noqa: N801
+class qMRMLTableView(QtWidgets.QTableView):
     """The rows of a table node."""
 
     transposed = HostProperty(False)
-    firstRowLocked = HostProperty(False, lambda owner: owner._h_fill())  # noqa: N815
-    firstColumnLocked = HostProperty(False)  # noqa: N815
+    firstRowLocked = HostProperty(False, lambda owner: owner._h_fill())
+    firstColumnLocked = HostProperty(False)
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
@@ -161,7 +172,7 @@ class qMRMLTableView(QtWidgets.QTableView):  # noqa: N801
 
 
 @standin("slicer", (SCENE_CHANGED,))
-class qMRMLPlotView(QtWidgets.QWidget):  # noqa: N801
+class qMRMLPlotView(QtWidgets.QWidget):
     """The chart of a plot view node; in the host a note of what it was given, and its title."""
 
     title = HostProperty("")
@@ -186,10 +197,10 @@ class qMRMLPlotView(QtWidgets.QWidget):  # noqa: N801
 
 
 @standin("slicer")
-class qMRMLPlotWidget(qMRMLWidget):  # noqa: N801
+class qMRMLPlotWidget(qMRMLWidget):
     """A plot view with its controls."""
 
-    viewLabel = HostProperty("")  # noqa: N815
+    viewLabel = HostProperty("")
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
@@ -215,19 +226,19 @@ class qMRMLPlotWidget(qMRMLWidget):  # noqa: N801
 
 
 @standin("slicer", ("currentItemChanged(vtkIdType)",))
-class qMRMLSubjectHierarchyTreeView(QtWidgets.QTreeView):  # noqa: N801
+class qMRMLSubjectHierarchyTreeView(QtWidgets.QTreeView):
     """The items of the subject hierarchy as a tree."""
 
-    nodeTypes = HostProperty(())  # noqa: N815
-    levelFilter = HostProperty(())  # noqa: N815
-    multiSelection = HostProperty(False)  # noqa: N815
-    contextMenuEnabled = HostProperty(True)  # noqa: N815
-    editMenuActionVisible = HostProperty(True)  # noqa: N815
-    colorColumnVisible = HostProperty(True)  # noqa: N815
-    idColumnVisible = HostProperty(False)  # noqa: N815
-    visibilityColumnVisible = HostProperty(True)  # noqa: N815
-    transformColumnVisible = HostProperty(True)  # noqa: N815
-    descriptionColumnVisible = HostProperty(False)  # noqa: N815
+    nodeTypes = HostProperty(())
+    levelFilter = HostProperty(())
+    multiSelection = HostProperty(False)
+    contextMenuEnabled = HostProperty(True)
+    editMenuActionVisible = HostProperty(True)
+    colorColumnVisible = HostProperty(True)
+    idColumnVisible = HostProperty(False)
+    visibilityColumnVisible = HostProperty(True)
+    transformColumnVisible = HostProperty(True)
+    descriptionColumnVisible = HostProperty(False)
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)

@@ -32,27 +32,27 @@ def refill(owner: Any) -> None:
         "currentNodeRenamed(QString)",
     ),
 )
-class qMRMLNodeComboBox(QtWidgets.QWidget):  # noqa: N801
+class qMRMLNodeComboBox(QtWidgets.QWidget):
     """Choose a node of the scene. It follows nodes that come, go and are renamed.
 
     As Qt's combo box does: when the chosen node goes, the next one of the list is chosen, and without ``noneEnabled`` the first
     node that comes is chosen.
     """
 
-    nodeTypes = HostProperty((), refill)  # noqa: N815
-    hideChildNodeTypes = HostProperty((), refill)  # noqa: N815
-    showChildNodeTypes = HostProperty(True, refill)  # noqa: N815
-    showHidden = HostProperty(False, refill)  # noqa: N815
-    noneEnabled = HostProperty(False, refill)  # noqa: N815
-    noneDisplay = HostProperty("None", refill)  # noqa: N815
-    addEnabled = HostProperty(True)  # noqa: N815
-    removeEnabled = HostProperty(True)  # noqa: N815
-    editEnabled = HostProperty(False)  # noqa: N815
-    renameEnabled = HostProperty(False)  # noqa: N815
-    selectNodeUponCreation = HostProperty(True)  # noqa: N815
-    baseName = HostProperty("")  # noqa: N815
-    interactionNodeSingletonTag = HostProperty("")  # noqa: N815
-    sizeAdjustPolicy = HostProperty(0)  # noqa: N815
+    nodeTypes = HostProperty((), refill)
+    hideChildNodeTypes = HostProperty((), refill)
+    showChildNodeTypes = HostProperty(True, refill)
+    showHidden = HostProperty(False, refill)
+    noneEnabled = HostProperty(False, refill)
+    noneDisplay = HostProperty("None", refill)
+    addEnabled = HostProperty(True)
+    removeEnabled = HostProperty(True)
+    editEnabled = HostProperty(False)
+    renameEnabled = HostProperty(False)
+    selectNodeUponCreation = HostProperty(True)
+    baseName = HostProperty("")
+    interactionNodeSingletonTag = HostProperty("")
+    sizeAdjustPolicy = HostProperty(0)
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
@@ -259,7 +259,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):  # noqa: N801
 
 
 @standin("slicer", ("checkedNodesChanged()",))
-class qMRMLCheckableNodeComboBox(qMRMLNodeComboBox):  # noqa: N801
+class qMRMLCheckableNodeComboBox(qMRMLNodeComboBox):
     """Choose several nodes."""
 
     def __init__(self, parent: Any = None) -> None:

@@ -71,7 +71,11 @@ def make_sample_data(facts: Any) -> types.ModuleType:
             unknown = [v for v in values if v not in allowed]
             if unknown:
                 raise TypeError(f"registerCustomSampleDataSource has no parameters {unknown}")
-            as_lists = {k: [v] if type(v) is str else v for k, v in values.items() if k in ("uris", "fileNames", "nodeNames", "checksums")}
+            as_lists = {
+                k: [v] if type(v) is str else v
+                for k, v in values.items()
+                if k in ("uris", "fileNames", "nodeNames", "checksums")
+            }
             lengths = {k: len(v) for k, v in as_lists.items() if v is not None}
             if len(set(lengths.values())) > 1:
                 raise ValueError(f"lists of unequal length: {lengths}")

@@ -58,7 +58,12 @@ def table_name(kind: type) -> str:
     if kind not in _names:
         facts = current_facts()
         _names[kind] = next(
-            (c.__dict__.get("_h_table", c.__name__) for c in kind.__mro__ if (is_pyside(c) and facts.is_qt_class(c.__name__)) or is_standin(c)), ""
+            (
+                c.__dict__.get("_h_table", c.__name__)
+                for c in kind.__mro__
+                if (is_pyside(c) and facts.is_qt_class(c.__name__)) or is_standin(c)
+            ),
+            "",
         )
     return _names[kind]
 
@@ -82,7 +87,9 @@ class NativeMethod:
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         """Call Qt."""
         if keywords:
-            raise ValueError(f"{type(self._owner).__name__}.{self._name} takes no keyword arguments in Slicer: {sorted(keywords)}")
+            raise ValueError(
+                f"{type(self._owner).__name__}.{self._name} takes no keyword arguments in Slicer: {sorted(keywords)}"
+            )
         try:
             return as_python(self._native(*[as_qt(a) for a in arguments]))
         except TypeError as error:
@@ -178,6 +185,9 @@ def get_attribute(self: Any, name: str) -> Any:
     if not known or (by_user and (python_member(kind, name) or name in object.__getattribute__(self, "__dict__"))):
         return native_attribute(self, name)
     facts = current_facts()
+    if name.endswith("_") and name[:-1] in facts.visible(known):
+        # PythonQt drops it, for names that are words of Python: exec_().
+        return NativeMethod(self, name[:-1], native_attribute(self, name[:-1]))
     if name not in facts.visible(known):
         if hasattr(kind, name) and not asked_by_python(name):
             return Unlisted(known, name)
@@ -343,9 +353,11 @@ def set_dynamic_or_own(owner: Any, name: str, value: Any) -> bool:
 
 
 EXTRAS: dict[str, Any] = {
-    "name": lambda owner: get_property(owner, "name")
-    if "name" in current_facts().properties(table_name(type(owner)))
-    else QtCore.QObject.objectName(owner),
+    "name": lambda owner: (
+        get_property(owner, "name")
+        if "name" in current_facts().properties(table_name(type(owner)))
+        else QtCore.QObject.objectName(owner)
+    ),
     "className": lambda owner: lambda: qt_class_name(owner),
     "inherits": lambda owner: lambda name: inherits(owner, name),
     "delete": lambda owner: lambda: delete(owner),

@@ -41,15 +41,15 @@ def watch_segments(observers: Observers, node: Any, changed: Any) -> None:
         "segmentSelectionChanged(QStringList)",
     ),
 )
-class qMRMLSegmentSelectorWidget(qMRMLWidget):  # noqa: N801
+class qMRMLSegmentSelectorWidget(qMRMLWidget):
     """Choose a segmentation and one of its segments, or several."""
 
-    editEnabled = HostProperty(False)  # noqa: N815
-    horizontalLayout = HostProperty(False)  # noqa: N815
-    multiSelection = HostProperty(False)  # noqa: N815
-    noneEnabled = HostProperty(False, lambda owner: owner._h_selector_none())  # noqa: N815
-    segmentationNodeSelectorVisible = HostProperty(True, lambda owner: owner._h_selector_shown())  # noqa: N815
-    selectNodeUponCreation = HostProperty(False)  # noqa: N815
+    editEnabled = HostProperty(False)
+    horizontalLayout = HostProperty(False)
+    multiSelection = HostProperty(False)
+    noneEnabled = HostProperty(False, lambda owner: owner._h_selector_none())
+    segmentationNodeSelectorVisible = HostProperty(True, lambda owner: owner._h_selector_shown())
+    selectNodeUponCreation = HostProperty(False)
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
@@ -139,21 +139,21 @@ class qMRMLSegmentSelectorWidget(qMRMLWidget):  # noqa: N801
 
 
 @standin("slicer", ("selectionChanged(QItemSelection,QItemSelection)",))
-class qMRMLSegmentsTableView(qMRMLWidget):  # noqa: N801
+class qMRMLSegmentsTableView(qMRMLWidget):
     """The segments of a segmentation as rows that can be selected."""
 
-    selectionMode = HostProperty(3, lambda owner: owner._h_mode())  # noqa: N815
-    headerVisible = HostProperty(True, lambda owner: owner._h_headers())  # noqa: N815
-    visibilityColumnVisible = HostProperty(True)  # noqa: N815
-    colorColumnVisible = HostProperty(True)  # noqa: N815
-    opacityColumnVisible = HostProperty(True)  # noqa: N815
-    statusColumnVisible = HostProperty(False)  # noqa: N815
-    layerColumnVisible = HostProperty(False)  # noqa: N815
-    filterBarVisible = HostProperty(False)  # noqa: N815
-    readOnly = HostProperty(False)  # noqa: N815
-    textFilter = HostProperty("")  # noqa: N815
-    jumpToSelectedSegmentEnabled = HostProperty(False)  # noqa: N815
-    useTerminologySelector = HostProperty(True)  # noqa: N815
+    selectionMode = HostProperty(3, lambda owner: owner._h_mode())
+    headerVisible = HostProperty(True, lambda owner: owner._h_headers())
+    visibilityColumnVisible = HostProperty(True)
+    colorColumnVisible = HostProperty(True)
+    opacityColumnVisible = HostProperty(True)
+    statusColumnVisible = HostProperty(False)
+    layerColumnVisible = HostProperty(False)
+    filterBarVisible = HostProperty(False)
+    readOnly = HostProperty(False)
+    textFilter = HostProperty("")
+    jumpToSelectedSegmentEnabled = HostProperty(False)
+    useTerminologySelector = HostProperty(True)
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)

@@ -13,9 +13,9 @@ from typing import Any
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
-from PySide6 import QtCore, QtWidgets  # noqa: E402
+from PySide6 import QtCore, QtWidgets
 
-from host import (  # noqa: E402
+from host import (
     application,
     ctk_choices,
     ctk_containers,
@@ -27,13 +27,12 @@ from host import (  # noqa: E402
     packages,
     parameter_node,
     qt_module,
-    qt_types,
     scripted_module,
     segment_widgets,
     slots,
 )
-from host.facts import FIRST_RELEASE, Facts  # noqa: E402
-from host.standin import REGISTERED, check_names  # noqa: E402
+from host.facts import FIRST_RELEASE, Facts
+from host.standin import REGISTERED, check_names
 
 STANDIN_FILES = (ctk_containers, ctk_values, ctk_choices, mrml_widgets, node_combo_box, segment_widgets, application, modules)
 """Files whose classes stand in for Slicer's and CTK's; importing them registers the classes."""
@@ -80,6 +79,7 @@ class Host:
         self.dialogs = dialogs.BOOK
         self.errors = slots.Collector()
         self.folder = folder
+        self._closed = False
         self._loaded: list[Any] = []
         self._before: dict[str, Any] = {}
         self._slicer_before: dict[str, Any] = {}
@@ -159,10 +159,14 @@ class Host:
         """End the application: modules clean up, all modules of Python are as before."""
         import slicer
 
+        if self._closed:
+            return
+        self._closed = True
         for module in reversed(self._loaded):
             modules.unload(module)
         self._loaded.clear()
-        slicer.mrmlScene.Clear(True)
+        mrml_widgets.stop_all_observers()
+        end_scene(slicer.mrmlScene)
         self.process_events()
         if self.window is not None:
             self.window.delete()
@@ -236,6 +240,14 @@ class Host:
         util._messageDisplay = dialogs.message_display
         util.messageBox = dialogs.message_box
         util.delayDisplay = dialogs.delay_display
+
+
+def end_scene(scene: Any) -> None:
+    """Empty a scene and cut its ties to Python, which VTK would else call while it is collected as garbage."""
+    nodes = [scene.GetNthNode(i) for i in range(scene.GetNumberOfNodes())]
+    scene.Clear(True)
+    for one in (*nodes, scene):
+        one.RemoveAllObservers()
 
 
 def with_parameters(function: Any, allowed: set[str]) -> Any:

@@ -125,8 +125,9 @@ class BoundConnect:
     def __call__(self, *arguments: Any) -> Any:
         """``("signal(types)", callable)`` or ``("signal(types)", receiver, "slot(types)")``."""
         if not arguments or not isinstance(arguments[0], str) or arguments[0][:1].isdigit():
-            # PySide connects in this way itself, for example a single-shot timer.
-            return (NATIVE_DISCONNECT if self._undo else NATIVE_CONNECT)(self._owner, *arguments)
+            # PySide connects in these ways itself, for example a single-shot timer.
+            native = NATIVE_DISCONNECT if self._undo else NATIVE_CONNECT
+            return native(*arguments) if arguments and arguments[0] is self._owner else native(self._owner, *arguments)
         signature, is_own = self._resolve(arguments[0])
         if len(arguments) == 2:
             function = arguments[1]

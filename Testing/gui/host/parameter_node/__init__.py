@@ -57,7 +57,16 @@ def __getattr__(name: str) -> Any:
 
     if "facts" in qt_types._state:
         facts = qt_types.current_facts()
-        for part in ("default", "guiConnectors", "guiCreation", "parameterPack", "serializers", "types", "validators", "wrapper"):
+        for part in (
+            "default",
+            "guiConnectors",
+            "guiCreation",
+            "parameterPack",
+            "serializers",
+            "types",
+            "validators",
+            "wrapper",
+        ):
             if name in (facts.python_module(f"{PREFIX}.{part}") or {}).get("__all__", ()):
                 raise HostLacksError(f"{PREFIX}.{name} is in Slicer, but not in the host")
     raise AttributeError(f"{PREFIX} has no attribute named '{name}' in Slicer")

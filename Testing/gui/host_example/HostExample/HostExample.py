@@ -6,17 +6,16 @@ from typing import Annotated
 
 import slicer
 import vtk
+from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import Choice, Default, WithinRange, parameterNodeWrapper
-from slicer.ScriptedLoadableModule import *  # noqa: F403
+from slicer.ScriptedLoadableModule import *
 from slicer.util import VTKObservationMixin
 
-from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 
-
-class HostExample(ScriptedLoadableModule):  # noqa: F405
+class HostExample(ScriptedLoadableModule):
     def __init__(self, parent):
-        ScriptedLoadableModule.__init__(self, parent)  # noqa: F405
+        ScriptedLoadableModule.__init__(self, parent)
         self.parent.title = _("Host example")
         self.parent.categories = [_("Testing")]
         self.parent.dependencies = ["Segmentations"]
@@ -58,16 +57,16 @@ class HostExampleParameterNode:
     labels: list[str]
 
 
-class HostExampleWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):  # noqa: F405
+class HostExampleWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def __init__(self, parent=None):
-        ScriptedLoadableModuleWidget.__init__(self, parent)  # noqa: F405
+        ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
         self.logic = None
         self._parameterNode = None
         self._parameterNodeGuiTag = None
 
     def setup(self):
-        ScriptedLoadableModuleWidget.setup(self)  # noqa: F405
+        ScriptedLoadableModuleWidget.setup(self)
         uiWidget = slicer.util.loadUI(self.resourcePath("UI/HostExample.ui"))
         self.layout.addWidget(uiWidget)
         self.ui = slicer.util.childWidgetVariables(uiWidget)
@@ -135,7 +134,7 @@ class HostExampleWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):  # n
         return qt.QTableWidgetItem(text)
 
 
-class HostExampleLogic(ScriptedLoadableModuleLogic):  # noqa: F405
+class HostExampleLogic(ScriptedLoadableModuleLogic):
     def getParameterNode(self):
         return HostExampleParameterNode(super().getParameterNode())
 
@@ -148,7 +147,7 @@ class HostExampleLogic(ScriptedLoadableModuleLogic):  # noqa: F405
         return [segmentation.GetNthSegment(i).GetName() for i in range(segmentation.GetNumberOfSegments())]
 
 
-class HostExampleTest(ScriptedLoadableModuleTest):  # noqa: F405
+class HostExampleTest(ScriptedLoadableModuleTest):
     def runTest(self):
         self.setUp()
         self.test_empty()
