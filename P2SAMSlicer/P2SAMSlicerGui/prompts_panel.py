@@ -10,7 +10,6 @@ import slicer.util
 from P2SAMSlicerGui.results_table import ResultRow
 from P2SAMSlicerLib.mrml.prompt_nodes import edited_prompts, place_point, show_box, show_prompts, unlock
 from P2SAMSlicerLib.mrml.prompt_update import ModelChoice
-from P2SAMSlicerLib.result import SliceResult
 from slicer.i18n import tr as _
 
 POLL_MS = 30
@@ -29,6 +28,7 @@ class PromptsPanel:
         self._ui, self._logic, self._model, self._updated = ui, logic, model, updated
         self._row: ResultRow | None = None
         self._index: int | None = None
+        self._revision: tuple[str, str, int] | None = None
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_MS)
         self._timer.connect("timeout()", self._poll)
@@ -40,8 +40,10 @@ class PromptsPanel:
 
     def show(self, row: ResultRow, index: int) -> None:
         """Another slice is shown."""
-        if self._row is None or (row.node, row.identifier, row.slices) != self._shown_key:
+        # What a person has moved and not yet updated stays while the same contour is looked through.
+        if row.revision != self._revision:
             show_prompts(row.node, row.slices)
+            self._revision = row.revision
         self._row, self._index = row, index
         self._show_box()
         unlock(row.node, bool(self._ui.editPromptsButton.checked))
@@ -49,7 +51,7 @@ class PromptsPanel:
 
     def hide(self) -> None:
         """Nothing is reviewed any more."""
-        self._row = self._index = None
+        self._row = self._index = self._revision = None
         self._ui.editPromptsButton.checked = False
         self.refresh()
 
@@ -66,10 +68,6 @@ class PromptsPanel:
         editing = there and bool(self._ui.editPromptsButton.checked) and not busy
         for name in ("addPositiveButton", "addNegativeButton", "updateButton"):
             getattr(self._ui, name).enabled = editing
-
-    @property
-    def _shown_key(self) -> tuple[Any, str, tuple[SliceResult, ...]] | None:
-        return None if self._row is None else (self._row.node, self._row.identifier, self._row.slices)
 
     def _show_box(self) -> None:
         if self._row is None:

@@ -10,7 +10,7 @@ import numpy as np
 import qt
 import slicer
 from P2SAMSlicerLib.errors import InputError
-from P2SAMSlicerLib.mrml.record_nodes import record_of
+from P2SAMSlicerLib.mrml.record_nodes import RECORD_ROLE, record_of
 from P2SAMSlicerLib.mrml.result_nodes import PRIOR_ROLE, SOURCE_TAG
 from P2SAMSlicerLib.mrml.review_nodes import contour_volume_ml, contours_to_review, review_state
 from P2SAMSlicerLib.mrml.segment_nodes import tag_of
@@ -37,6 +37,12 @@ class ResultRow:
     def followup(self) -> Any:
         """Volume node of the visit; None if it was removed."""
         return self.node.GetNodeReference(self.node.GetReferenceImageGeometryReferenceRole())
+
+    @property
+    def revision(self) -> tuple[str, str, int]:
+        """Changes when another contour is meant, or when its record changed."""
+        record = self.node.GetNodeReference(RECORD_ROLE)
+        return str(self.node.GetID()), self.identifier, 0 if record is None else int(record.GetMTime())
 
     @property
     def segment(self) -> Any:

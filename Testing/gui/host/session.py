@@ -150,9 +150,8 @@ class Host:
                 raise AssertionError(f"an exception in a slot:\n{self.errors.text()}")
             if time.monotonic() > end:
                 raise AssertionError(f"not within {timeout} s: {why or inspect.getsource(condition).strip()}")
-            loop = QtCore.QEventLoop()
-            QtCore.QTimer.singleShot(10, lambda loop=loop: QtCore.QEventLoop.quit(loop))
-            QtCore.QEventLoop.exec(loop)
+            QtWidgets.QApplication.processEvents(QtCore.QEventLoop.ProcessEventsFlag.AllEvents, 10)
+            time.sleep(0.005)
         self.process_events()
 
     def close(self) -> None:
