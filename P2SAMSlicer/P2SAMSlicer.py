@@ -180,7 +180,7 @@ class P2SAMSlicerLogic(ScriptedLoadableModuleLogic):
 
     def getParameterNode(self) -> Any:
         """The scene's settings."""
-        return P2SAMSlicerParameterNode(super().getParameterNode())
+        return P2SAMSlicerParameterNode(super().getParameterNode())  # type: ignore[call-arg]  # the wrapper's
 
     @property
     def client(self) -> Any:
@@ -240,7 +240,9 @@ class P2SAMSlicerLogic(ScriptedLoadableModuleLogic):
             return []
         return self.waitForRun()
 
-    def propagatePatient(self, patient: Any, segmentIDs: Any = None, options: Any = None, progressCallback: Any = None) -> list[Any]:
+    def propagatePatient(
+        self, patient: Any, segmentIDs: Any = None, options: Any = None, progressCallback: Any = None
+    ) -> list[Any]:
         """Carry a patient's contours to all later visits.
 
         :param patient: item of the subject hierarchy, or its name. The earliest visit with a segmentation is the prior.
@@ -267,9 +269,11 @@ class P2SAMSlicerLogic(ScriptedLoadableModuleLogic):
             raise ValueError("another run is under way: wait for it, or cancel it")
         estimate = ProgressEstimate(len(request.followups), len(request.prior_ids()) if request.segmentation else 1)
         began = time.monotonic()
-        self.lastRun = PropagationRun(
-            self.client, request, lambda *step: progressCallback(estimate.step(*step, time.monotonic() - began))
-        )
+
+        def told(stage: str, done: int, total: int, message: str) -> None:
+            progressCallback(estimate.step(stage, done, total, message, time.monotonic() - began))
+
+        self.lastRun = PropagationRun(self.client, request, told)
 
     def poll(self) -> None:
         """Take in what the worker told since the last time."""

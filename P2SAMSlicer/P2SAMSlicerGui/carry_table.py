@@ -26,6 +26,7 @@ class CarryTable:
         self._filling = False
         table.setHorizontalHeaderLabels([_("Segment"), _("Carried")])
         table.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
+        table.horizontalHeader().setSectionResizeMode(1, qt.QHeaderView.ResizeToContents)
         table.verticalHeader().setVisible(False)
         table.setSelectionMode(qt.QAbstractItemView.NoSelection)
         table.connect("itemChanged(QTableWidgetItem*)", self._on_change)

@@ -48,7 +48,7 @@ class ModelPanel:
     @property
     def model(self) -> str:
         """Id of the chosen model."""
-        return self._ids[self._ui.modelSelector.currentIndex]
+        return self._ids[int(self._ui.modelSelector.currentIndex)]
 
     @property
     def checkpoint(self) -> Path | None:
@@ -60,7 +60,7 @@ class ModelPanel:
         """What is missing to run the model, in words; empty if nothing is."""
         if self._checkpoint is not None or store.find(self.model) is not None:
             return ""
-        return _("{0}: its weights are not on this computer (section Advanced)").format(self.model)
+        return str(_("{0}: its weights are not on this computer (section Advanced)").format(self.model))
 
     def refresh(self) -> None:
         """Show where the chosen model's weights are."""

@@ -157,7 +157,9 @@ def _positions(points: Any) -> NDArray[np.float64]:
     for number in range(points.GetNumberOfControlPoints()):
         if points.GetNthControlPointPositionStatus(number) == points.PositionDefined:
             found.append(points.GetNthControlPointPositionWorld(number))
-    return np.array([list(each) for each in found], dtype=float).reshape(-1, 3) @ RAS_TO_LPS[:3, :3].T
+    ras = np.array([list(each) for each in found], dtype=np.float64).reshape(-1, 3)
+    lps: NDArray[np.float64] = ras @ RAS_TO_LPS[:3, :3].T
+    return lps
 
 
 def _pixels_away(result: SliceResult, point: NDArray[np.float64]) -> float:
