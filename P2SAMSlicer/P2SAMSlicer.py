@@ -126,7 +126,7 @@ class P2SAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onSceneStartClose(self, _caller: Any = None, _event: Any = None) -> None:
         """Everything of this scene ends, a run too."""
-        self.panel.sceneCloses()
+        self.panel.scene_closes()
         self._setParameterNode(None)
 
     def onSceneEndClose(self, _caller: Any = None, _event: Any = None) -> None:
@@ -143,13 +143,13 @@ class P2SAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onNodeRemoved(self, _caller: Any = None, _event: Any = None) -> None:
         """A result or its follow-up may be gone: look when all of it is."""
-        self.panel.refreshSoon()
+        self.panel.refresh_soon()
 
     def initializeParameterNode(self) -> None:
         """Take the scene's settings, or begin with the usual ones."""
         self._setParameterNode(self.logic.getParameterNode())
         if self._parameterNode.priorVolume is None:
-            self.panel.chooseFirstVolumes()
+            self.panel.choose_first_volumes()
 
     def _setParameterNode(self, parameterNode: Any) -> None:
         if self._parameterNode is not None:
@@ -163,7 +163,7 @@ class P2SAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _onParameters(self, _caller: Any = None, _event: Any = None) -> None:
         if self._parameterNode is not None:
-            self.panel.parametersChanged()
+            self.panel.parameters_changed()
 
 
 class P2SAMSlicerLogic(ScriptedLoadableModuleLogic):

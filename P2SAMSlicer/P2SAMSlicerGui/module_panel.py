@@ -7,6 +7,13 @@ from typing import Any
 
 import qt
 import slicer
+from P2SAMSlicerLib.errors import InputError
+from P2SAMSlicerLib.mrml.prompt_update import ModelChoice
+from P2SAMSlicerLib.mrml.propagation_run import RunRequest
+from P2SAMSlicerLib.mrml.result_nodes import PRIOR_ROLE
+from P2SAMSlicerLib.options import PropagationOptions
+from slicer.i18n import tr as _
+
 from P2SAMSlicerGui.carry_table import CarryTable
 from P2SAMSlicerGui.model_panel import ModelPanel
 from P2SAMSlicerGui.packages_panel import PackagesPanel
@@ -14,12 +21,6 @@ from P2SAMSlicerGui.prompts_panel import PromptsPanel
 from P2SAMSlicerGui.results_table import ResultRow
 from P2SAMSlicerGui.review_panel import ReviewPanel
 from P2SAMSlicerGui.run_panel import RunPanel
-from P2SAMSlicerLib.errors import InputError
-from P2SAMSlicerLib.mrml.prompt_update import ModelChoice
-from P2SAMSlicerLib.mrml.propagation_run import RunRequest
-from P2SAMSlicerLib.mrml.result_nodes import PRIOR_ROLE
-from P2SAMSlicerLib.options import PropagationOptions
-from slicer.i18n import tr as _
 
 
 class ModulePanel:
@@ -37,7 +38,7 @@ class ModulePanel:
         self._packages = PackagesPanel(ui, self._refresh_run_if_made)
         self._model = ModelPanel(ui, self._refresh_run_if_made)
         self._run = RunPanel(ui, logic, self.request, self._on_run_ended)
-        self._prompts = PromptsPanel(ui, logic, self.modelChoice, self._on_updated)
+        self._prompts = PromptsPanel(ui, logic, self.model_choice, self._on_updated)
         self._review = ReviewPanel(ui, self._prompts.show)
         ui.followUpSelector.connect("checkedNodesChanged()", self._on_followups)
         ui.modeSelector.connect("currentIndexChanged(int)", self._on_mode)
@@ -55,13 +56,13 @@ class ModulePanel:
         self._review.refresh()
         if self._review.row is None:
             self._prompts.hide()
-        self.parametersChanged()
+        self.parameters_changed()
 
-    def refreshSoon(self) -> None:
+    def refresh_soon(self) -> None:
         """Refresh when the application has done what it does, and once for all of it."""
         self._soon.start()
 
-    def parametersChanged(self) -> None:
+    def parameters_changed(self) -> None:
         """Something was chosen, here or by a loaded scene."""
         parameters = self._parameters()
         if parameters is None:
@@ -74,7 +75,7 @@ class ModulePanel:
             self._mode = parameters.mode
         self._refresh_run()
 
-    def chooseFirstVolumes(self) -> None:
+    def choose_first_volumes(self) -> None:
         """In a scene with one contoured CT and others, choose them: the person only has to look and to click."""
         parameters = self._parameters()
         contours = [
@@ -94,7 +95,7 @@ class ModulePanel:
         if len(others) == 1:
             parameters.followUpVolumes = others
 
-    def sceneCloses(self) -> None:
+    def scene_closes(self) -> None:
         """End what works on this scene."""
         self._run.stop()
         self._review.close()
@@ -103,7 +104,7 @@ class ModulePanel:
     def close(self) -> None:
         """End everything."""
         self._soon.stop()
-        self.sceneCloses()
+        self.scene_closes()
         self._model.close()
 
     def request(self) -> RunRequest:
@@ -117,7 +118,7 @@ class ModulePanel:
         own = parameters.registration == "transform"
         if own and parameters.transform is None:
             raise InputError(_("choose the transform (section Advanced)"))
-        choice = self.modelChoice()
+        choice = self.model_choice()
         usual = PropagationOptions(mode=parameters.mode)
         options = PropagationOptions(
             mode=parameters.mode,
@@ -146,7 +147,7 @@ class ModulePanel:
             choice.device,
         )
 
-    def modelChoice(self) -> ModelChoice:
+    def model_choice(self) -> ModelChoice:
         """The model that was chosen; a file that a person chose is taken at that person's word."""
         parameters, checkpoint = self._parameters(), self._model.checkpoint
         device = "auto" if parameters is None else parameters.device

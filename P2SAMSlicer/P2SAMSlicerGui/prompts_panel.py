@@ -7,10 +7,11 @@ from typing import Any
 
 import qt
 import slicer.util
-from P2SAMSlicerGui.results_table import ResultRow
 from P2SAMSlicerLib.mrml.prompt_nodes import edited_prompts, place_point, show_box, show_prompts, unlock
 from P2SAMSlicerLib.mrml.prompt_update import ModelChoice
 from slicer.i18n import tr as _
+
+from P2SAMSlicerGui.results_table import ResultRow
 
 POLL_MS = 30
 

@@ -9,13 +9,14 @@ import qt
 import slicer
 import slicer.util
 import vtk
-from P2SAMSlicerGui.results_table import ResultRow, ResultsTable
-from P2SAMSlicerGui.slices_table import SlicesTable
 from P2SAMSlicerLib.mrml.review_nodes import Decision, decide, mark_seen, review_state, unseen
 from P2SAMSlicerLib.mrml.slice_places import SlicePlaces
 from P2SAMSlicerLib.mrml.slice_views import emphasize, go_to, show_visit
 from P2SAMSlicerLib.mrml.volume_chart import make_chart
 from slicer.i18n import tr as _
+
+from P2SAMSlicerGui.results_table import ResultRow, ResultsTable
+from P2SAMSlicerGui.slices_table import SlicesTable
 
 #: A slice that is scrolled to counts as looked at when it stays for so long, in milliseconds.
 DWELL_MS = 400

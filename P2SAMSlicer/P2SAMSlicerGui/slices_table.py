@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import qt
-from P2SAMSlicerGui.results_table import ResultRow
 from P2SAMSlicerLib.mrml.review_nodes import seen, unseen
 from P2SAMSlicerLib.result import SliceResult
 from slicer.i18n import tr as _
+
+from P2SAMSlicerGui.results_table import ResultRow
 
 
 class SlicesTable:

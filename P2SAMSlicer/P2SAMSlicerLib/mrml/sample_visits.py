@@ -12,7 +12,7 @@ from P2SAMSlicerLib.mrml.volume_nodes import matrix_from_grid
 from P2SAMSlicerLib.volume import BoolArray, Volume
 
 DESCRIPTION = (
-    "A lung tumour: the CT of one patient with the tumour's contour, and a simulated second visit on which the tumour has shrunk."
+    "A lung tumour: the CT of one patient with the tumour's contour, and a simulated second visit on which it has shrunk."
     f" {demo_data.PROVENANCE}."
 )
 
