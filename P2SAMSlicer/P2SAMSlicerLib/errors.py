@@ -44,7 +44,7 @@ def unexpected(error: Exception) -> str:
 def out_of_memory(error: BaseException) -> str | None:
     """One line for an error that says that memory is used up, the computer's or an accelerator's; None for any other."""
     if isinstance(error, MemoryError):
-        return "not enough memory"
+        return str(error) if str(error).startswith("not enough memory") else "not enough memory"
     # PyTorch's own error is not named, so that it need not be there.
     if type(error).__name__ == "OutOfMemoryError" or (
         isinstance(error, RuntimeError) and "out of memory" in str(error).lower()

@@ -29,6 +29,8 @@ from recorded_slices import FIRST, GRID, RADIUS, SECOND, followup, recorded
 from stub_model import BrightnessModel
 
 ALL = ("points", "box", "mask")
+#: In the lesion, and outside the recorded contour.
+RIM = (FIRST[0] + 7.0, FIRST[1])
 
 
 class Asked(BrightnessModel):
@@ -70,7 +72,8 @@ def area(each: SliceResult) -> float:
 
 def test_the_edited_slice_gets_the_answer_to_its_points_as_its_choice() -> None:
     volume, slices = followup(), recorded(followup())
-    (only,) = redecode(Asked(("points", "box")), volume, slices, [edit(slices[1])])
+    box = np.array([*pixel(slices[1], 15.0, 20.0), *pixel(slices[1], 35.0, 40.0)], np.float32)
+    (only,) = redecode(Asked(("points", "box")), volume, slices, [edit(slices[1], box=box)])
     assert only.best is not None
     assert only.best.origin == EDITED
     assert only.candidates[:-1] == slices[1].candidates
@@ -84,10 +87,11 @@ def test_the_edited_slice_gets_the_answer_to_its_points_as_its_choice() -> None:
 
 def test_a_model_that_knows_masks_is_shown_the_present_contour_and_asked_about_the_neighbours() -> None:
     volume, slices, model = followup(), recorded(followup()), Asked()
-    changed = redecode(model, volume, slices, [edit(slices[1])])
+    changed = redecode(model, volume, slices, [edit(slices[1], [FIRST, RIM])])
     assert [each.index for each in changed] == [2, 3, 4]
     assert [each.best.origin for each in changed if each.best] == [BESIDE_EDITED, EDITED, BESIDE_EDITED]
-    with_mask, without, before, after = model.prompts
+    with_mask, without, without_box, before, after = model.prompts
+    assert without_box.box is None
     assert with_mask.mask_logits is not None
     assert ((with_mask.mask_logits[0] > 0).numpy() == slices[1].candidates[0].mask).all()
     assert without.mask_logits is None
@@ -95,29 +99,47 @@ def test_a_model_that_knows_masks_is_shown_the_present_contour_and_asked_about_t
         assert prompt.mask_logits is not None
         # Between the neighbour's own contour and the new one.
         assert slices[1].candidates[0].mask.sum() < int((prompt.mask_logits > 0).sum()) < changed[1].candidates[-1].mask.sum()
+        assert prompt.box is not None
         assert prompt.points is not None
-        np.testing.assert_array_equal(prompt.points, edit(slices[1]).points)
-        assert prompt.box is None
+        np.testing.assert_array_equal(prompt.points, edit(slices[1], [FIRST, RIM]).points)
+
+
+def test_a_neighbour_whose_contour_obeys_the_points_stays_as_it_is() -> None:
+    volume, slices = followup(), recorded(followup())
+    assert [each.index for each in redecode(Asked(), volume, slices, [edit(slices[1])])] == [3]
+
+
+def test_a_point_changes_its_own_surroundings_and_not_the_far_side_of_the_lesion() -> None:
+    volume = followup()
+    slices = recorded(volume)
+    middle = slices[1].candidates[0].mask
+    wide = replace(slices[1].candidates[0], mask=np.asarray(np.roll(middle, -90, axis=1) | middle))
+    slices[1] = replace(slices[1], candidates=(wide,))
+    (only,) = redecode(Asked(("points", "box")), volume, slices, [edit(slices[1], [FIRST, RIM])])
+    assert only.best is not None
+    far = np.s_[:, :50]
+    assert wide.mask[far].any()
+    np.testing.assert_array_equal(only.best.mask[far], wide.mask[far])
+    assert points_not_obeyed(only.best) == ()
 
 
 def test_only_the_one_slice_on_either_side_is_asked_and_never_an_edited_an_absent_or_another_lesions() -> None:
     volume = followup(FIRST, SECOND)
     slices = recorded(volume, FIRST, SECOND)
-    changed = redecode(Asked(), volume, slices, [edit(slices[0])])
+    changed = redecode(Asked(), volume, slices, [edit(slices[0], [RIM])])
     assert [(each.lesion, each.index) for each in changed] == [(1, 2), (1, 3)]
-    changed = redecode(Asked(), volume, slices, [edit(slices[0]), edit(slices[1])])
+    changed = redecode(Asked(), volume, slices, [edit(slices[0], [RIM]), edit(slices[1], [RIM])])
     assert [(each.index, each.best.origin) for each in changed if each.best] == [
         *((2, EDITED), (3, EDITED), (4, BESIDE_EDITED)),
     ]
     absent = recorded(volume, FIRST, absent=(3,))
-    assert [each.index for each in redecode(Asked(), volume, absent, [edit(absent[0])])] == [2]
+    assert [each.index for each in redecode(Asked(), volume, absent, [edit(absent[0], [RIM])])] == [2]
 
 
 def test_a_slice_that_a_person_edited_before_stays_when_its_neighbour_is_edited() -> None:
     volume, slices = followup(), recorded(followup())
-    (_, second, _) = redecode(Asked(), volume, slices, [edit(slices[1])])
-    slices[1] = second
-    assert [each.index for each in redecode(Asked(), volume, slices, [edit(slices[0])])] == [2]
+    slices[1] = redecode(Asked(), volume, slices, [edit(slices[1])])[0]
+    assert [each.index for each in redecode(Asked(), volume, slices, [edit(slices[0], [RIM])])] == [2]
 
 
 def test_editing_again_takes_the_place_of_the_earlier_answer_and_shows_the_model_that_answer() -> None:
@@ -125,7 +147,7 @@ def test_editing_again_takes_the_place_of_the_earlier_answer_and_shows_the_model
     (first,) = redecode(Asked(("points", "box")), volume, slices, [edit(slices[1])])
     slices[1] = first
     model = Asked()
-    again = redecode(model, volume, slices, [edit(slices[1], negative=[(40.0, 30.0)])])[1]
+    again = redecode(model, volume, slices, [edit(slices[1], negative=[(40.0, 30.0)])])[0]
     assert [each.origin for each in again.candidates].count(EDITED) == 1
     assert len(again.candidates) == len(first.candidates)
     assert model.prompts[0].mask_logits is not None
@@ -135,14 +157,13 @@ def test_editing_again_takes_the_place_of_the_earlier_answer_and_shows_the_model
 
 def test_where_the_shown_contour_holds_the_model_back_the_answer_without_it_is_taken() -> None:
     volume, slices = followup(), recorded(followup())
-    rim = (FIRST[0] + 7.0, FIRST[1])  # in the lesion, outside the recorded contour
-    changed = redecode(Asked(stubborn=True), volume, slices, [edit(slices[1], [FIRST, rim])])
+    changed = redecode(Asked(stubborn=True), volume, slices, [edit(slices[1], [FIRST, RIM])])
     assert changed[1].best is not None
     assert points_not_obeyed(changed[1].best) == ()
-    assert area(changed[1]) == pytest.approx(np.pi * RADIUS**2, rel=0.1)
-    obeyed = redecode(Asked(stubborn=True), volume, slices, [edit(slices[1])])
-    assert obeyed[1].best is not None
-    assert (obeyed[1].best.mask == slices[1].candidates[0].mask).all()
+    assert np.pi * 6.0**2 < area(changed[1]) < np.pi * RADIUS**2
+    (obeyed,) = redecode(Asked(stubborn=True), volume, slices, [edit(slices[1])])
+    assert obeyed.best is not None
+    assert (obeyed.best.mask == slices[1].candidates[0].mask).all()
 
 
 def test_points_that_the_model_does_not_follow_are_told_and_come_first_in_the_review() -> None:
@@ -197,8 +218,8 @@ def test_slices_that_were_saved_and_loaded_give_the_same_answer() -> None:
     volume, slices = followup(), recorded(followup())
     saved = [slice_from_plain(slice_to_plain(each)) for each in slices]
     for one, other in zip(
-        redecode(Asked(), volume, slices, [edit(slices[1])]),
-        redecode(Asked(), volume, saved, [edit(saved[1])]),
+        redecode(Asked(), volume, slices, [edit(slices[1], [RIM])]),
+        redecode(Asked(), volume, saved, [edit(saved[1], [RIM])]),
         strict=True,
     ):
         assert slice_to_plain(one) == slice_to_plain(other)
@@ -207,9 +228,9 @@ def test_slices_that_were_saved_and_loaded_give_the_same_answer() -> None:
 def test_a_second_edit_encodes_nothing() -> None:
     volume, slices = followup(), recorded(followup())
     model = EncodeCache(Asked())
-    redecode(model, volume, slices, [edit(slices[1])])
+    redecode(model, volume, slices, [edit(slices[1], [RIM])])
     assert model.encoded == 3
-    redecode(model, volume, slices, [edit(slices[1], negative=[(40.0, 30.0)])])
+    redecode(model, volume, slices, [edit(slices[1], [RIM], negative=[(40.0, 30.0)])])
     assert model.encoded == 3
 
 
@@ -224,7 +245,7 @@ def nothing_there(model: BrightnessModel) -> BrightnessModel:
 
 def test_a_model_that_finds_nothing_is_told_in_words_and_does_not_take_the_neighbours_away() -> None:
     volume, slices = followup(), recorded(followup())
-    changed = redecode(nothing_there(Asked()), volume, slices, [edit(slices[1])])
+    changed = redecode(nothing_there(Asked()), volume, slices, [edit(slices[1], [RIM])])
     assert [each.index for each in changed] == [3]
     assert notes_of(changed) == ("slice 3: the model finds no lesion with these prompts",)
     assert changed[0].review_priority == 1.0

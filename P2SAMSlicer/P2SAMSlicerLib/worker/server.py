@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 #: CTs are kept for the next request as long as they are not larger than this together.
 KEPT_BYTES = 1_500_000_000
 
+#: The most that is told of a refusal: a name in it may be of any length.
+MOST_LETTERS = 2000
+
 ENDED, FAILED = 0, 1
 
 
@@ -66,11 +69,11 @@ def serve() -> int:
                 break
             worker.answer(number, request)
         except UnreadableRequest as error:
-            pipes.tell(Refused(error.request, "InputError", str(error)))
+            pipes.tell(Refused(error.request, "InputError", str(error)[:MOST_LETTERS]))
         except Cancelled:
             raise
         except P2SAMError as error:
-            pipes.tell(Refused(number, type(error).__name__, " ".join(str(error).split())))
+            pipes.tell(Refused(number, type(error).__name__, " ".join(str(error).split())[:MOST_LETTERS]))
         except Exception as error:
             traceback.print_exc()
             pipes.tell(Fault(number, out_of_memory(error) or unexpected(error)))
