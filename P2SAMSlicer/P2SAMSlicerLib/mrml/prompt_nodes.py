@@ -1,7 +1,7 @@
 """The chosen prompts as markups of the scene, and what a person made of them.
 
 Positive points are green, negative ones red; both lists hold the points of all slices of one contour, each on its slice. The
-box of the slice that is shown is a region of interest. All are locked until prompts are edited, and belong to the result's node.
+box of the slice that is shown is a region of interest. All are locked until prompts are edited, and belong to the result.
 """
 
 from __future__ import annotations
