@@ -1,0 +1,108 @@
+"""The README's pictures of the module: ``python Testing/gui/screenshots.py --out Resources/Screenshots``.
+
+Runs the module in the headless host on its sample visits (a real CT with a simulated second visit) with the real worker, and
+draws panel and slice views. The frame of the application around them is not drawn, because there is no application.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+#: So long may the run take, in seconds.
+RUN_SECONDS = 900.0
+VIEW = 480
+PANEL_WIDTH = 560
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make both pictures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for panel.png and review.png")
+    arguments = parser.parse_args(argv)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+    for folder in (HERE, ROOT / "P2SAMSlicer"):
+        sys.path.insert(0, str(folder))
+    from host.facts import reference_folder
+    from host.session import Host
+
+    facts = reference_folder()
+    if facts is None:
+        print("no tables of Slicer's names: the host cannot run", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory() as folder:
+        host = Host(Path(folder), facts)
+        try:
+            make_pictures(host, arguments.out)
+        finally:
+            host.close()
+    return 0
+
+
+def make_pictures(host: Any, out: Path) -> None:
+    """Carry the sample's contour, edit a prompt, and draw."""
+    from P2SAMSlicerLib.mrml.sample_visits import add_lung_visits
+
+    widget = host.load_module(ROOT / "P2SAMSlicer" / "P2SAMSlicer.py")
+    add_lung_visits()
+    widget.enter()
+    host.process_events()
+    from host.slice_views import panel_picture
+
+    panel_picture(host.panel(widget), out / "panel.png", PANEL_WIDTH)
+    host.click(widget.ui.applyButton)
+    host.wait_until(lambda: not widget.logic.running, RUN_SECONDS)
+    if widget.logic.lastRun.error:
+        raise RuntimeError(widget.logic.lastRun.error)
+    widget.ui.reviewerEdit.text = "A. B."
+    host.click(widget.ui.editPromptsButton)
+    host.process_events()
+    with tempfile.TemporaryDirectory() as folder:
+        panel_picture(host.panel(widget), Path(folder) / "panel.png", PANEL_WIDTH)
+        views = slice_views(widget, Path(folder))
+        join(Path(folder) / "panel.png", views, out / "review.png")
+
+
+def slice_views(widget: Any, folder: Path) -> list[Path]:
+    """The three slice views, close to the contour."""
+    import slicer
+    from host.slice_views import slice_picture
+
+    files = []
+    field = {"Red": 150.0, "Green": 150.0, "Yellow": 150.0}
+    for name, width in field.items():
+        logic = slicer.app.layoutManager().sliceWidget(name).sliceLogic()
+        node = logic.GetSliceNode()
+        logic.SnapSliceOffsetToIJK()
+        node.SetFieldOfView(width, width, node.GetFieldOfView()[2])
+        files.append(folder / f"{name}.png")
+        slice_picture(name, files[-1], (VIEW, VIEW))
+    return files
+
+
+def join(panel: Path, views: Sequence[Path], out: Path) -> None:
+    """The panel on the left, the views beside it."""
+    from PIL import Image
+
+    left = Image.open(panel).convert("RGB")
+    right = [Image.open(view).convert("RGB") for view in views]
+    height = max(left.height, sum(view.height for view in right) + 4 * (len(right) - 1))
+    whole = Image.new("RGB", (left.width + 4 + max(view.width for view in right), height), (60, 60, 60))
+    whole.paste(left, (0, 0))
+    top = 0
+    for view in right:
+        whole.paste(view, (left.width + 4, top))
+        top += view.height + 4
+    whole.save(out, optimize=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
