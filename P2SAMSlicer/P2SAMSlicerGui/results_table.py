@@ -85,13 +85,14 @@ class ResultsTable:
     def __init__(self, table: Any, chosen: Callable[[ResultRow], None]) -> None:
         self._table, self._chosen = table, chosen
         self.rows: list[ResultRow] = []
-        heads = ("Visit", "Segment", "Before (ml)", "Now (ml)", "Change", "Shift (mm)", "Priority", "Outcome", "Status")
+        heads = ("Visit", "Segment", "Before\nml", "Now\nml", "Change", "Shift\nmm", "Review\npriority", "Outcome", "Status")
         table.setHorizontalHeaderLabels([_(head) for head in heads])
         table.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
         table.setSelectionMode(qt.QAbstractItemView.SingleSelection)
         table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
         table.verticalHeader().setVisible(False)
         table.horizontalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+        table.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Interactive)
         table.connect("cellClicked(int,int)", self._on_click)
 
     def show(self) -> None:

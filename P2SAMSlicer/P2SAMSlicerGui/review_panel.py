@@ -9,9 +9,11 @@ import qt
 import slicer
 import slicer.util
 import vtk
+from P2SAMSlicerLib.mrml.result_nodes import SOURCE_TAG
 from P2SAMSlicerLib.mrml.review_nodes import Decision, decide, mark_seen, review_state, unseen
+from P2SAMSlicerLib.mrml.segment_nodes import tag_of
 from P2SAMSlicerLib.mrml.slice_places import SlicePlaces
-from P2SAMSlicerLib.mrml.slice_views import emphasize, go_to, show_visit
+from P2SAMSlicerLib.mrml.slice_views import emphasize, go_to, show_registered, show_visit
 from P2SAMSlicerLib.mrml.volume_chart import make_chart
 from slicer.i18n import tr as _
 
@@ -53,6 +55,7 @@ class ReviewPanel:
             button.connect("clicked(bool)", lambda _checked=False, decision=decision: self._decide(decision))
         ui.segmentEditorButton.connect("clicked(bool)", lambda _checked=False: self._open_editor())
         ui.plotButton.connect("clicked(bool)", lambda _checked=False: self._plot())
+        ui.showRegisteredCheckBox.connect("toggled(bool)", self._show_registered)
         self._shortcut = qt.QShortcut(ui.reviewSection)
         self._shortcut.setKey(qt.QKeySequence("N"))
         self._shortcut.connect("activated()", self.look_at_next)
@@ -79,6 +82,7 @@ class ReviewPanel:
         self._results.select(row)
         show_visit(row.followup, row.node)
         emphasize(row.node, row.identifier)
+        self._show_registered(bool(self._ui.showRegisteredCheckBox.checked))
         self._show_row()
         self._observe()
         self.look_at_next()
@@ -169,6 +173,10 @@ class ReviewPanel:
         editor.setSegmentationNode(row.node)
         editor.setSourceVolumeNode(row.followup)
         editor.setCurrentSegmentID(row.identifier)
+
+    def _show_registered(self, visible: bool) -> None:
+        if self.row is not None:
+            show_registered(self.row.node, tag_of(self.row.segment, SOURCE_TAG) or "", visible)
 
     def _plot(self) -> None:
         with slicer.util.tryWithErrorDisplay(_("The volumes could not be plotted.")):

@@ -20,6 +20,8 @@ ROOT = HERE.parents[1]
 RUN_SECONDS = 900.0
 VIEW = 480
 PANEL_WIDTH = 560
+#: What each slice view shows of the patient, in mm.
+FIELD_MM = 150.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,8 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     arguments.out.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
-    for folder in (HERE, ROOT / "P2SAMSlicer"):
-        sys.path.insert(0, str(folder))
+    sys.path[:0] = [str(HERE), str(ROOT / "P2SAMSlicer")]
     from host.facts import reference_folder
     from host.session import Host
 
@@ -64,25 +65,38 @@ def make_pictures(host: Any, out: Path) -> None:
         raise RuntimeError(widget.logic.lastRun.error)
     widget.ui.reviewerEdit.text = "A. B."
     host.click(widget.ui.editPromptsButton)
+    look_at_largest(widget)
     host.process_events()
     with tempfile.TemporaryDirectory() as folder:
         panel_picture(host.panel(widget), Path(folder) / "panel.png", PANEL_WIDTH)
-        views = slice_views(widget, Path(folder))
+        views = slice_views(Path(folder))
         join(Path(folder) / "panel.png", views, out / "review.png")
 
 
-def slice_views(widget: Any, folder: Path) -> list[Path]:
+def look_at_largest(widget: Any) -> None:
+    """Click the slice on which the contour is largest."""
+    import slicer
+
+    (node,) = [each for each in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if each.GetName().endswith("propagated")]
+    followup = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
+    mask = slicer.util.arrayFromSegmentBinaryLabelmap(node, node.GetSegmentation().GetNthSegmentID(0), followup)
+    largest = str(int(mask.sum(axis=(1, 2)).argmax()))
+    table = widget.ui.slicesTable
+    (row,) = [number for number in range(table.rowCount) if table.item(number, 0).text() == largest]
+    table.cellClicked(row, 0)
+
+
+def slice_views(folder: Path) -> list[Path]:
     """The three slice views, close to the contour."""
     import slicer
     from host.slice_views import slice_picture
 
     files = []
-    field = {"Red": 150.0, "Green": 150.0, "Yellow": 150.0}
-    for name, width in field.items():
+    for name in ("Red", "Green", "Yellow"):
         logic = slicer.app.layoutManager().sliceWidget(name).sliceLogic()
         node = logic.GetSliceNode()
         logic.SnapSliceOffsetToIJK()
-        node.SetFieldOfView(width, width, node.GetFieldOfView()[2])
+        node.SetFieldOfView(FIELD_MM, FIELD_MM, node.GetFieldOfView()[2])
         files.append(folder / f"{name}.png")
         slice_picture(name, files[-1], (VIEW, VIEW))
     return files

@@ -52,13 +52,14 @@ class SlicePlaces:
     def centre(self, index: int, mask: BoolArray | None = None) -> tuple[float, float, float]:
         """A point in the middle of a slice, RAS millimetres.
 
-        :param mask: a contour on the voxels; the point is in the middle of what it shows on the slice, if anything.
+        :param mask: a contour on the voxels; the point is in the middle of what it shows on the slice, or, where it shows
+            nothing there, in the middle of all of it.
         """
         voxel = (np.asarray(self.grid.shape, dtype=float) - 1.0) / 2.0
-        if mask is not None:
-            shown = np.argwhere(np.take(mask, index, axis=self.axis))
-            if len(shown):
-                voxel[[axis for axis in range(3) if axis != self.axis]] = shown.mean(axis=0)
+        if mask is not None and mask.any():
+            plane = np.take(mask, index, axis=self.axis)
+            shown = np.argwhere(plane if plane.any() else mask.any(axis=self.axis))
+            voxel[[axis for axis in range(3) if axis != self.axis]] = shown.mean(axis=0)
         voxel[self.axis] = index
         x, y, z = (RAS_TO_LPS[:3, :3] @ self.grid.to_physical(voxel[::-1][None])[0]).tolist()
         return float(x), float(y), float(z)

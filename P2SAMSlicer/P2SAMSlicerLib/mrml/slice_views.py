@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from P2SAMSlicerLib.mrml.result_nodes import SOURCE_TAG
+from P2SAMSlicerLib.mrml.review_nodes import DRAWN_TAG
+from P2SAMSlicerLib.mrml.segment_nodes import tag_of
+from P2SAMSlicerLib.result_files import COMPARISON_TAG
+
 
 def show_visit(followup: Any, segmentation: Any) -> None:
     """Show a follow-up in all slice views, with one segmentation of the results and no other.
@@ -31,6 +36,20 @@ def emphasize(segmentation: Any, identifier: str, opacity: float = 0.25) -> None
         each = segmentation.GetSegmentation().GetNthSegmentID(number)
         display.SetSegmentOpacity2DFill(each, 0.15)
         display.SetSegmentOpacity2DOutline(each, 1.0 if each == identifier else opacity)
+
+
+def show_registered(segmentation: Any, source: str, visible: bool) -> None:
+    """Show or hide the registered prior contour beside a result's contour.
+
+    :param source: name of the prior's segment.
+    """
+    for number in range(segmentation.GetSegmentation().GetNumberOfSegments()):
+        identifier = segmentation.GetSegmentation().GetNthSegmentID(number)
+        segment = segmentation.GetSegmentation().GetSegment(identifier)
+        # Where it is all that there is, it is up for review itself.
+        only_for_comparison = tag_of(segment, COMPARISON_TAG) is not None and tag_of(segment, DRAWN_TAG) is None
+        if only_for_comparison and tag_of(segment, SOURCE_TAG) == source:
+            segmentation.GetDisplayNode().SetSegmentVisibility(identifier, visible)
 
 
 def go_to(ras: tuple[float, float, float]) -> None:

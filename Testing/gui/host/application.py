@@ -293,6 +293,13 @@ class Application(StrictObject):
 class qSlicerModuleSelectorToolBar(QtWidgets.QToolBar):
     """Chooses the module that is shown."""
 
+    _h_selected = ""
+
+    @property
+    def selectedModule(self) -> str:
+        """Name of the module shown."""
+        return self._h_selected
+
     def selectModule(self, name: str) -> None:
         """Leave the module shown and enter another."""
         import slicer
@@ -300,6 +307,8 @@ class qSlicerModuleSelectorToolBar(QtWidgets.QToolBar):
         module = slicer.app.moduleManager().module(name)
         if module is None:
             raise RuntimeError(f"there is no module {name}")
+        if name == self._h_selected:
+            return
         before = slicer.app.moduleManager().module(self._h_selected)
         for one, method in ((before, "exit"), (module, "enter")):
             if one is not None and one._representation is not None:
@@ -316,7 +325,6 @@ class qSlicerMainWindow(QtWidgets.QMainWindow):
         super().__init__(parent)
         self.setObjectName("qSlicerMainWindow")
         self._h_selector = qSlicerModuleSelectorToolBar()
-        self._h_selector._h_selected = ""
         QtWidgets.QMainWindow.addToolBar(self, self._h_selector)
 
     def moduleSelector(self) -> Any:

@@ -67,7 +67,7 @@ class ctkCheckableComboBox(QtWidgets.QComboBox):
 
     def allChecked(self) -> bool:
         """Whether every item is checked."""
-        return len(self.checkedIndexes()) == QtWidgets.QComboBox.count(self)
+        return bool(len(self.checkedIndexes()) == QtWidgets.QComboBox.count(self))
 
     def noneChecked(self) -> bool:
         """Whether no item is checked."""

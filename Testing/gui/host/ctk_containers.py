@@ -101,7 +101,7 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
         QtGui.QPainter.end(painter)
 
     def _h_header(self) -> int:
-        return QtGui.QFontMetrics(QtWidgets.QWidget.font(self)).height() + 10
+        return int(QtGui.QFontMetrics(QtWidgets.QWidget.font(self)).height()) + 10
 
     def _h_toggled(self, shown: bool) -> None:
         show_contents(self, shown)

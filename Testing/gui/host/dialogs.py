@@ -1,7 +1,7 @@
 """Dialogs without a person: what was asked is written down, the answers are prepared by the test.
 
-A dialog for which no answer was prepared and that has no answer of its own in Slicer's testing mode fails the test: it would wait
-for ever.
+A dialog for which no answer was prepared and that has no answer of its own in Slicer's testing mode fails the test: it would
+wait for ever.
 """
 
 from __future__ import annotations

@@ -44,10 +44,7 @@ class Facts:
 
     def has(self, entry: dict[str, Any]) -> bool:
         """Whether an entry of the tables is there at this release."""
-        for key in ("only_in", "releases", "in"):
-            if key in entry and not self._needed <= set(entry[key]):
-                return False
-        return True
+        return all(self._needed <= set(entry[key]) for key in ("only_in", "releases", "in") if key in entry)
 
     def is_slicer_class(self, name: str) -> bool:
         """Whether Slicer or CTK has a class of this name."""

@@ -39,6 +39,6 @@ def make_qt(facts: Facts) -> types.ModuleType:
     for name in facts.qt_functions():
         if hasattr(QtCore, name):
             setattr(module, name, getattr(QtCore, name))
-    HostUiLoader._h_standin, HostUiLoader._h_table = True, "QUiLoader"  # type: ignore[attr-defined]
+    HostUiLoader._h_standin, HostUiLoader._h_table = True, "QUiLoader"
     module.QUiLoader = HostUiLoader  # type: ignore[attr-defined]
     return module

@@ -1,7 +1,7 @@
 """PySide6's types made to behave as PythonQt shows them: properties are attributes, unknown names are refused.
 
-The types themselves are changed, so that objects which Qt or ``slicer.util`` makes behave in the same way. Host code that wants Qt's
-own method calls it on the class: ``QtWidgets.QLabel.text(label)``.
+The types themselves are changed, so that objects which Qt or ``slicer.util`` makes behave in the same way. Host code that wants
+Qt's own method calls it on the class: ``QtWidgets.QLabel.text(label)``.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def as_python(value: Any) -> Any:
 
 
 def native_attribute(owner: Any, name: str) -> Any:
-    """An attribute as PySide6 finds it; a few types, as QFile with its static and other ``exists``, look in a way of their own."""
+    """An attribute as PySide6 finds it; a few types, as QFile with its two forms of ``exists``, look in a way of their own."""
     for kind in type(owner).__mro__:
         if kind in _getters:
             return _getters[kind](owner, name)
@@ -212,7 +212,7 @@ def get_attribute(self: Any, name: str) -> Any:
 
 
 def asked_by_python(name: str) -> bool:
-    """Whether Python code asks (``obj.name``, ``getattr``), and not Qt, which looks for an overriding method in the same way."""
+    """Whether Python code asks (``obj.name``, ``getattr``), and not Qt, which looks for an overriding method so as well."""
     frame = sys._getframe(2)
     code = frame.f_code
     if frame.f_lasti >= 0 and dis.opname[code.co_code[frame.f_lasti]] in LOADS:
@@ -271,7 +271,7 @@ def set_attribute(self: Any, name: str, value: Any) -> None:
         object.__getattribute__(self, "__dict__")[name] = value
         return
     for one in kind.__mro__:
-        held = None if is_pyside(one) else one.__dict__.get(name)
+        held: Any = None if is_pyside(one) else one.__dict__.get(name)
         if hasattr(held, "__set__"):
             if is_standin(one) and name not in current_facts().visible(known):
                 break

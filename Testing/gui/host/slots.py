@@ -45,7 +45,7 @@ class Collector:
 
 def report() -> None:
     """Give the exception that is being handled to the collector, as Qt does for a slot."""
-    sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+    sys.excepthook(*sys.exc_info())
 
 
 def accepted(function: Callable[..., Any], given: int) -> int:

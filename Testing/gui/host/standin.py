@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from host import qt_types, signals
 from host.facts import Facts
-from host.refusals import HostLacksError, RefusedNameError
+from host.refusals import HostLacksError, RefusedNameError, RefusedSignalError
 
 Kind = TypeVar("Kind", bound=type)
 
@@ -143,7 +143,7 @@ class StrictObject:
                     raise HostLacksError(f"{self._table} of the host does not emit {wanted}")
                 if self._delegate is not None:
                     return bool((self._delegate.disconnect if undo else self._delegate.connect)(signature, function))
-                raise qt_types.RefusedSignalError(f'{self._table} has no signal "{signature}" in Slicer')
+                raise RefusedSignalError(f'{self._table} has no signal "{signature}" in Slicer')
             held = self.__dict__.setdefault("_connections", [])
             if not undo:
                 held.append((wanted, function))

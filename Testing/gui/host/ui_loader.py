@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 from PySide6 import QtCore, QtUiTools, QtWidgets
 
 from host import qt_types
-from host.refusals import RefusedNameError, RefusedSignalError
+from host.refusals import HostLacksError, RefusedNameError, RefusedSignalError
 from host.standin import REGISTERED
 
 STATIC_ONLY = ("SlicerParameterName", "SlicerPackParameterName")
@@ -33,14 +33,14 @@ class HostUiLoader(QtUiTools.QUiLoader):
         super().__init__(*arguments)
         self._h_made: list[Any] = []
 
-    def createWidget(self, name: str, parent: Any = None, object_name: str = "") -> Any:
+    def createWidget(self, class_name: str, /, parent: Any = None, name: str = "") -> Any:
         """Called by Qt for each widget."""
-        kind = standin_class(name)
+        kind = standin_class(class_name)
         if kind is None:
-            return QtUiTools.QUiLoader.createWidget(self, name, parent, object_name)
+            return QtUiTools.QUiLoader.createWidget(self, class_name, parent, name)
         with qt_types.loading_ui(False):
             widget = kind(parent) if parent is not None else kind()
-        QtCore.QObject.setObjectName(widget, object_name)
+        QtCore.QObject.setObjectName(widget, name)
         self._h_made.append(widget)
         return widget
 
@@ -105,7 +105,7 @@ def check_class(kind: str, custom: dict[str, str]) -> None:
     facts = qt_types.current_facts()
     if facts.is_slicer_class(kind):
         if standin_class(kind) is None:
-            raise qt_types.HostLacksError(f"{kind} is in Slicer, but not in the host")
+            raise HostLacksError(f"{kind} is in Slicer, but not in the host")
         if kind not in custom:
             raise RefusedNameError(f"{kind} of the .ui file has no customwidget entry")
         if custom[kind] not in facts.chain(kind)[1:]:
@@ -129,7 +129,7 @@ def value_of(entry: ElementTree.Element) -> Any:
         "set": lambda: text,
     }
     if value.tag not in readers:
-        raise qt_types.HostLacksError(f"the host does not read <{value.tag}> of a .ui file")
+        raise HostLacksError(f"the host does not read <{value.tag}> of a .ui file")
     return readers[value.tag]()
 
 

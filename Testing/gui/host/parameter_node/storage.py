@@ -265,5 +265,5 @@ def text_storage(kind: type, validators: list[Validator]) -> Storage:
     if kind in PLAIN or issubclass(kind, pathlib.PurePath):
         return TextStorage(kind, check, str, kind)
     if issubclass(kind, enum.Enum):
-        return TextStorage(kind, check, lambda value: value.name, lambda text: kind[text])  # type: ignore[index]
+        return TextStorage(kind, check, lambda value: value.name, lambda text: kind[text])
     raise HostLacksError(f"the host keeps no parameter of type {kind}")

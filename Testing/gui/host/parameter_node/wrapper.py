@@ -75,10 +75,8 @@ class Wrapper:
 
     def connectGui(self, gui: Any) -> None:
         """Bind every widget with the property ``SlicerParameterName``. As in Slicer no tag comes back."""
-        if getattr(gui, "isWidgetType", lambda: False)():
-            widgets = gui.findChildren(QtWidgets.QWidget)
-        else:
-            widgets = vars(gui).values()
+        is_widget = getattr(gui, "isWidgetType", lambda: False)()
+        widgets = gui.findChildren(QtWidgets.QWidget) if is_widget else vars(gui).values()
         named = {w.property(PARAMETER_NAME): w for w in widgets if w.property(PARAMETER_NAME)}
         self.connectParametersToGui(named)
 

@@ -154,6 +154,6 @@ class HostExampleTest(ScriptedLoadableModuleTest):
 
     def test_empty(self):
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
-        with self.assertRaises(ValueError):
+        with self.assertRaises(ValueError):  # noqa: PT027
             HostExampleLogic().process(node)
         self.delayDisplay("Test passed")
