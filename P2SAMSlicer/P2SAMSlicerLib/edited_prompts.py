@@ -1,10 +1,10 @@
 """A person moved, added or removed points or the box on a slice: the model's new answer there, and on the slices beside it.
 
 An edited slice is asked with its points and its box (that of its present contour if the person gave none), and, for a model
-that was trained with masks, with its present contour, as interactive training does. It is asked without each of the two as
-well, because they may be what holds the model back; of the answers that obey most points the one nearest to the present
-contour is taken. A point that the present contour does not obey speaks of its own surroundings: the new contour follows the
-answer there, and farther away it stays what the person did not object to.
+that was trained with masks, with its present contour, as interactive training does. Where a point is not obeyed then, it is
+asked without each of the two as well, because they may be what holds the model back; of the answers that obey most points the
+one nearest to the present contour is taken. A point that the present contour does not obey speaks of its own surroundings: the
+new contour follows the answer there, and farther away it stays what the person did not object to.
 
 The slice on either side is asked with the same points and, as a mask, the mean of its own and the new contour, if its own does
 not obey these points. A model without mask prompts leaves it as it is, and so does a slice without a contour, or one that a
@@ -97,8 +97,11 @@ def redecode(
     changed: dict[SliceKey, SliceResult] = {}
     for key, candidate in zip(wanted, _edited_answers(model, wanted, known, seen, followup), strict=True):
         changed[key] = _with(known[key], candidate)
-    prompts = {key: _beside_prompt(model, key, sources, wanted, known, changed, followup) for key, sources in beside.items()}
-    prompts = {key: prompt for key, prompt in prompts.items() if prompt is not None}
+    prompts: dict[SliceKey, PromptSet] = {}
+    for key, sources in beside.items():
+        prompt = _beside_prompt(model, key, sources, wanted, known, changed, followup)
+        if prompt is not None:
+            prompts[key] = prompt
     for key, answer in zip(prompts, _decode(model, [(seen[key], each) for key, each in prompts.items()]), strict=True):
         candidate = _candidate(BESIDE_EDITED, prompts[key], *answer)
         changed[key] = _with(known[key], _near_points(candidate, _present(known[key]), _pixel_mm(known[key], followup)))
@@ -216,11 +219,19 @@ def _edited_answers(
     seen: Mapping[SliceKey, _Seen],
     followup: Volume,
 ) -> list[Candidate]:
-    """The answer on every edited slice: of the ways to ask, the first that obeys most points."""
-    asked = [(key, prompt) for key, edit in wanted.items() for prompt in _edited_prompts(model, edit, known[key], followup)]
+    """The answer on every edited slice, see the module's text."""
+    ways = {key: _edited_prompts(model, edit, known[key], followup) for key, edit in wanted.items()}
     offered: dict[SliceKey, list[Candidate]] = {key: [] for key in wanted}
-    for (key, prompt), answer in zip(asked, _decode(model, [(seen[key], prompt) for key, prompt in asked]), strict=True):
-        offered[key].append(_candidate(EDITED, prompt, *answer))
+    for usual in (True, False):
+        # The other ways only where the usual one is not obeyed: every one takes as long again.
+        asked = [
+            (key, prompt)
+            for key, prompts in ways.items()
+            for prompt in (prompts[:1] if usual else prompts[1:])
+            if usual or points_not_obeyed(offered[key][0])
+        ]
+        for (key, prompt), answer in zip(asked, _decode(model, [(seen[key], prompt) for key, prompt in asked]), strict=True):
+            offered[key].append(_candidate(EDITED, prompt, *answer))
     result = []
     for key, answers in offered.items():
         present = _present(known[key])
@@ -299,11 +310,12 @@ def _beside_prompt(
     if own is None or not new:
         return None
     pixel_mm = _pixel_mm(known[key], followup)
-    mean = np.mean([signed_pixels_mm(each.mask, pixel_mm, REACH_MM) for each in (own, *new)], axis=0, dtype=np.float32)
+    distances = np.stack([signed_pixels_mm(each.mask, pixel_mm, REACH_MM) for each in (own, *new)])
+    mean: NDArray[np.float32] = np.asarray(distances.mean(axis=0), dtype=np.float32)
     logits = _mask_logits(model, mean)
     if logits is None or not (mean > 0).any():
         return None
-    box = bounding_box(mean > 0)
+    box = bounding_box(np.asarray(mean > 0))
     if "points" not in model.card.trained_prompts:
         return PromptSet(box=box, mask_logits=logits)
     points = np.concatenate([np.asarray(wanted[source].points, dtype=np.float32) for source in sources])

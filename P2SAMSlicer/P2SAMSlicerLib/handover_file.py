@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from P2SAMSlicerLib.atomic_file import atomic_write
 from P2SAMSlicerLib.errors import InputError
-from P2SAMSlicerLib.visit_record import grid_from_plain, segment_from_plain, segment_to_plain
+from P2SAMSlicerLib.visit_record import grid_from_plain, grid_to_plain, segment_from_plain, segment_to_plain
 from P2SAMSlicerLib.volume import Segmentation, VisitIdentity, Volume
 
 #: Endings of the two kinds of file.
@@ -47,7 +47,7 @@ def hand_over_volume(volume: Volume, path: Path) -> None:
         raise InputError(f"{volume.name}: its values are {volume.array.dtype} and no numbers")
     header = {
         "name": volume.name,
-        "grid": asdict(volume.grid),
+        "grid": grid_to_plain(volume.grid),
         "identity": asdict(volume.identity),
         "warnings": list(volume.warnings),
     }
@@ -66,7 +66,7 @@ def hand_over_segmentation(segmentation: Segmentation, path: Path) -> None:
             raise InputError(f"{segmentation.name}: the mask of segment '{segment.name}' is not on the segmentation's grid")
     header = {
         "name": segmentation.name,
-        "grid": asdict(segmentation.grid),
+        "grid": grid_to_plain(segmentation.grid),
         "segments": [segment_to_plain(each) for each in segmentation.segments],
     }
     _write(path, header, (np.packbits(each.mask) for each in segmentation.segments))

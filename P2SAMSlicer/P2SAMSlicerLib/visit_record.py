@@ -12,7 +12,6 @@ import json
 import math
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict
 from enum import Enum
 from pathlib import Path, PurePath
 from typing import Any
@@ -67,7 +66,7 @@ def visit_to_plain(visit: VisitResult) -> dict[str, Any]:
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "name": visit.name,
-        "grid": asdict(visit.grid),
+        "grid": grid_to_plain(visit.grid),
         "segments": [_segment_result_to_plain(each) for each in visit.segments],
         "registration": exact(visit.registration),
         "stage_seconds": exact(visit.stage_seconds),
@@ -106,8 +105,14 @@ def visit_from_plain(entry: Mapping[str, Any]) -> VisitResult:
         raise InputError(f"the record of a visit cannot be read ({type(error).__name__})") from error
 
 
+def grid_to_plain(grid: Grid) -> dict[str, list[int] | list[float]]:
+    """A grid as plain numbers, whatever kind of number it holds."""
+    lengths = {name: [float(v) for v in getattr(grid, name)] for name in ("spacing", "origin", "direction")}
+    return {"shape": [int(n) for n in grid.shape], **lengths}
+
+
 def grid_from_plain(entry: Mapping[str, Any]) -> Grid:
-    """The grid whose ``dataclasses.asdict`` went through JSON.
+    """The grid that :func:`grid_to_plain` made plain.
 
     :raises ValueError: not four lists of numbers; also KeyError and TypeError.
     """

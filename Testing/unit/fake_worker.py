@@ -64,7 +64,9 @@ class Unusual:
         elif kind == "fails":
             raise InputError("the CT shows no body")
         elif kind == "contradicts":
-            return VisitResult(followup.name, followup.grid, found(segments, followup).segments, {1: object()}, {}, (), (), {})
+            return VisitResult(
+                followup.name, followup.grid, found(segments, followup).segments, {"figure": object()}, {}, (), (), {}
+            )
         elif kind == "logs":
             for number in range(100_000):
                 print(f"line {number}", file=sys.stderr)
@@ -95,9 +97,9 @@ def main(kind: str) -> int:
     from P2SAMSlicerLib.cli import main as command_line
     from stub_model import BrightnessModel
 
-    models.load_model = lambda *_arguments, **_options: BrightnessModel()  # type: ignore[assignment]
+    models.load_model = lambda *_arguments, **_options: BrightnessModel()
     if kind != "engine":
-        propagation.propagate = Unusual(kind)
+        propagation.propagate = Unusual(kind)  # type: ignore[assignment]
     return command_line(["worker"])
 
 

@@ -42,7 +42,7 @@ def test_all_48_storages_give_the_same_contour() -> None:
         other = in_storage(usual, order, flips)
         slices = recorded(other)
         changed = [drawn(slices[1], disc(FIRST, RADIUS))]
-        mask = apply_to_mask(stored_array(present_mask(), order, flips), other.grid, changed, slices)
+        mask = apply_to_mask(stored_array(present_mask(), order, flips).astype(bool), other.grid, changed, slices)
         np.testing.assert_array_equal(usual_array(mask, order, flips), expected)
 
 

@@ -90,11 +90,10 @@ def test_a_model_that_knows_masks_is_shown_the_present_contour_and_asked_about_t
     changed = redecode(model, volume, slices, [edit(slices[1], [FIRST, RIM])])
     assert [each.index for each in changed] == [2, 3, 4]
     assert [each.best.origin for each in changed if each.best] == [BESIDE_EDITED, EDITED, BESIDE_EDITED]
-    with_mask, without, without_box, before, after = model.prompts
-    assert without_box.box is None
+    with_mask, before, after = model.prompts  # obeyed at once, so not asked in other ways
     assert with_mask.mask_logits is not None
     assert ((with_mask.mask_logits[0] > 0).numpy() == slices[1].candidates[0].mask).all()
-    assert without.mask_logits is None
+    assert with_mask.box is not None
     for prompt in (before, after):
         assert prompt.mask_logits is not None
         # Between the neighbour's own contour and the new one.
@@ -157,7 +156,11 @@ def test_editing_again_takes_the_place_of_the_earlier_answer_and_shows_the_model
 
 def test_where_the_shown_contour_holds_the_model_back_the_answer_without_it_is_taken() -> None:
     volume, slices = followup(), recorded(followup())
-    changed = redecode(Asked(stubborn=True), volume, slices, [edit(slices[1], [FIRST, RIM])])
+    model = Asked(stubborn=True)
+    changed = redecode(model, volume, slices, [edit(slices[1], [FIRST, RIM])])
+    asked = model.prompts[:3]
+    assert [prompt.mask_logits is None for prompt in asked] == [False, True, False]
+    assert [prompt.box is None for prompt in asked] == [False, False, True]
     assert changed[1].best is not None
     assert points_not_obeyed(changed[1].best) == ()
     assert np.pi * 6.0**2 < area(changed[1]) < np.pi * RADIUS**2

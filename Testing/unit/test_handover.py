@@ -30,7 +30,7 @@ from P2SAMSlicerLib.worker.private_folder import LOCK_NAME, MAKING_SECONDS, Priv
 from small_visits import FOLLOWUP_GRID, PRIOR_GRID, phantom, segment
 from test_visit_record import assert_equal
 
-ODD = Grid((2, 3, 4), (1 / 3, 0.1 + 0.2, np.pi), (1e-17, -1 / 7, 5e8), tuple(np.eye(3).ravel() * (1 - 2**-53)))
+ODD = Grid((2, 3, 4), (1 / 3, 0.1 + 0.2, np.pi), (1e-17, -1 / 7, 5e8), tuple((np.eye(3) * (1 - 2**-53)).ravel().tolist()))
 
 
 @pytest.mark.parametrize("kind", ["int16", ">i2", "uint16", "int32", "float32", "float64", "bool"])
@@ -115,12 +115,13 @@ def test_a_full_disk_is_told_in_words_and_leaves_no_file(tmp_path: Path) -> None
 
 
 def test_the_private_folder_is_its_owners_alone_and_gone_after_an_error(tmp_path: Path) -> None:
-    with pytest.raises(KeyError), PrivateFolder(tmp_path) as folder:
-        if sys.platform != "win32":
-            assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
-        (folder.path / "sub").mkdir()
-        (folder.path / "sub" / "ct").write_text("x")
-        raise KeyError
+    folder = PrivateFolder(tmp_path)
+    if sys.platform != "win32":
+        assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
+    (folder.path / "sub").mkdir()
+    (folder.path / "sub" / "ct").write_text("x")
+    with pytest.raises(InputError), folder:
+        read_handed_volume(folder.path / "none.p2sam-volume")
     assert list(tmp_path.iterdir()) == []
     folder.remove()
 

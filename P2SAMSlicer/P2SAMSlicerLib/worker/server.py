@@ -180,9 +180,18 @@ class Worker:
         return self._model
 
     def _model_for(self, request: Update) -> PromptableModel:
-        wanted = {"checkpoint": request.checkpoint, "allow_unverified": request.allow_unverified, "device": request.device}
         nowhere = Path()
-        return self._model_of(PropagationJob(nowhere, nowhere, (), nowhere, model=request.model, **wanted))
+        job = PropagationJob(
+            prior_ct=nowhere,
+            prior_seg=nowhere,
+            followups=(),
+            out=nowhere,
+            model=request.model,
+            checkpoint=request.checkpoint,
+            allow_unverified=request.allow_unverified,
+            device=request.device,
+        )
+        return self._model_of(job)
 
 
 def _only_segment(path: Path, followup: Volume) -> Segmentation:
