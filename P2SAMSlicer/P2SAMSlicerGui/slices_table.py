@@ -48,7 +48,9 @@ class SlicesTable:
     def select(self, index: int) -> None:
         """Mark a slice as shown, without calling back."""
         if index in self._indices:
-            self._table.selectRow(self._indices.index(index))
+            row = self._indices.index(index)
+            self._table.selectRow(row)
+            self._table.scrollToItem(self._table.item(row, 0))
 
     def _on_click(self, number: int, _column: int) -> None:
         if number < len(self._indices):

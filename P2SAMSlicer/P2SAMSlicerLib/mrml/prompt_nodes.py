@@ -60,6 +60,7 @@ def show_box(node: Any, shown: SliceResult | None) -> None:
     if roi is None:
         roi = _new(node, BOX_ROLE, "vtkMRMLMarkupsROINode", "box", BOX_COLOUR)
         roi.GetDisplayNode().SetFillOpacity(0.0)
+        roi.GetDisplayNode().SetPropertiesLabelVisibility(False)
         roi.SetLocked(True)
     _place_box(roi, best.box, shown, SlicePlaces.of(_followup(node)))
     roi.SetDisplayVisibility(True)

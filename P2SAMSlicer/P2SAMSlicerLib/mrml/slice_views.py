@@ -11,18 +11,16 @@ from P2SAMSlicerLib.result_files import COMPARISON_TAG
 
 
 def show_visit(followup: Any, segmentation: Any) -> None:
-    """Show a follow-up in all slice views, with one segmentation of the results and no other.
-
-    :param segmentation: shown; other segmentations on the same volume are hidden.
+    """Show a follow-up in all slice views, with one segmentation of the results and no other: contours of another visit, the
+    prior's too, lie elsewhere and would mislead.
     """
     import slicer.util
 
     with slicer.util.RenderBlocker():
         for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
             composite.SetBackgroundVolumeID(followup.GetID())
-        role = segmentation.GetReferenceImageGeometryReferenceRole()
         for other in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
-            if other.GetNodeReferenceID(role) == followup.GetID() and other.GetDisplayNode() is not None:
+            if other.GetDisplayNode() is not None:
                 other.GetDisplayNode().SetVisibility(other == segmentation)
 
 

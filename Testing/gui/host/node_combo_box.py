@@ -294,7 +294,14 @@ class qMRMLCheckableNodeComboBox(qMRMLNodeComboBox):
             self._h_checked.append(node)
         else:
             self._h_checked.remove(node)
+        self._h_place(None)
         signals.emit(self, "checkedNodesChanged()")
+
+    def _h_place(self, _node: Any) -> None:
+        """CTK draws the names of the chosen, and not the current one's."""
+        names = [node.GetName() or "" for node in self.checkedNodes()] if hasattr(self, "_h_checked") else []
+        QtWidgets.QComboBox.setCurrentIndex(self._h_combo, -1)
+        QtWidgets.QComboBox.setPlaceholderText(self._h_combo, ", ".join(names) or "None")
 
     def check(self, node: Any) -> None:
         """Choose a node."""
@@ -314,4 +321,5 @@ class qMRMLCheckableNodeComboBox(qMRMLNodeComboBox):
         for node in gone:
             held.remove(node)
         if gone:
+            self._h_place(None)
             signals.emit(self, "checkedNodesChanged()")
