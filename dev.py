@@ -293,8 +293,9 @@ def lint(_args: Sequence[str]) -> int:
 def test(args: Sequence[str]) -> int:
     """Lint and test; tests run even if lint fails, but then the status is lint's."""
     linted = lint(())
-    # Each file of tests stays in one process: its fixtures hold CTs and models.
-    side_by_side = [] if any(arg.startswith("-n") for arg in args) else ["-n", "2", "--dist", "loadfile"]
+    # Each file of tests stays in one process: its fixtures hold CTs and models. Testing/conftest.py says which come first.
+    usual = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
+    side_by_side = [] if any(arg.startswith("-n") for arg in args) else usual
     tested = run([venv_python(), "-m", "pytest", *side_by_side, *args])
     if linted:
         say("lint failed, see above the tests")

@@ -26,6 +26,32 @@ os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.envi
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+#: Files of tests that take longest, the longest first. They are begun first: begun last, one of them would leave the other
+#: process of tests without work.
+LONGEST = (
+    "test_engine_on_visits.py",
+    "test_propagation_geometry.py",
+    "test_propagation.py",
+    "test_adaptation_training.py",
+    "test_propagation_record.py",
+    "test_registration_quality.py",
+    "test_benchmark_methods.py",
+    "test_registration.py",
+    "test_simulation.py",
+    "test_cbct_scale.py",
+    "test_packaging.py",
+    "test_simulation_synthesis.py",
+    "test_paper_visit.py",
+    "test_segmentation.py",
+    "test_authors_loop.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; the rest stays in its order."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
 
 class NetworkUseError(RuntimeError):
     """A test reached for the network. Not an OSError, so that no code under test takes it for a failed connection."""

@@ -22,7 +22,7 @@ import small_network
 import torch
 from annotated_cases import GRID, lesion, write_pair, write_patients
 from P2SAMSlicerLib.adaptation import examples as examples_module
-from P2SAMSlicerLib.adaptation import training
+from P2SAMSlicerLib.adaptation import training, validation
 from P2SAMSlicerLib.adaptation.options import AdaptationOptions
 from P2SAMSlicerLib.adaptation.training import adapt
 from P2SAMSlicerLib.adaptation.validation import PROMPTS
@@ -55,6 +55,8 @@ def options(cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ada
     small_network.install(monkeypatch, tmp_path / "models")
     monkeypatch.setattr(training, "use_threads", lambda count: count or 1)
     monkeypatch.setattr(examples_module, "PLACEMENTS", 1)
+    # Six kinds of prompts for each slice that is looked at, after each epoch: most of the time of a validated training.
+    monkeypatch.setattr(validation, "SLICES", 2)
     (tmp_path / "out").mkdir()
     return AdaptationOptions(
         cases,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import small_network
 from annotated_cases import write_patients
-from P2SAMSlicerLib.adaptation import examples, training
+from P2SAMSlicerLib.adaptation import examples, training, validation
 from P2SAMSlicerLib.cli import main
 from P2SAMSlicerLib.models.adapter import read_card
 
@@ -19,6 +19,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     small_network.install(monkeypatch, tmp_path / "models")
     monkeypatch.setattr(training, "use_threads", lambda count: count or 1)
     monkeypatch.setattr(examples, "PLACEMENTS", 1)
+    monkeypatch.setattr(validation, "SLICES", 2)
     train = write_patients(tmp_path / "train", 2)
     out = tmp_path / "a.safetensors"
     usual = ["--base", small_network.MODEL, "--epochs", "1", "--iterations", "0", "--batch", "4", "--device", "cpu"]

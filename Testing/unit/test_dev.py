@@ -228,6 +228,25 @@ def test_tests_run_although_lint_failed_and_the_status_is_lints(checkout: Checko
     assert ran == ["ruff", "ruff", "mypy", "pytest"]
 
 
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (["-k", "geometry"], ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder", "-k", "geometry"]),
+        (["-n", "0"], ["-n", "0"]),
+        (["-n4"], ["-n4"]),
+    ],
+)
+def test_tests_run_in_two_processes_in_their_own_order_unless_told_otherwise(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch, args: list[str], told: list[str]
+) -> None:
+    checkout.setup()
+    checkout.commands.clear()
+    monkeypatch.setattr(checkout.dev, "lint", lambda _args: 0)
+    assert checkout.dev.main(["test", *args]) == 0
+    (words,) = checkout.commands
+    assert words[1:] == ["-m", "pytest", *told]
+
+
 @pytest.mark.parametrize(("newer", "checks"), [("True", ["ruff", "ruff", "mypy"]), ("False", ["ruff", "ruff"])])
 def test_types_are_checked_where_the_tested_numpy_exists(
     checkout: Checkout, monkeypatch: pytest.MonkeyPatch, newer: str, checks: list[str]

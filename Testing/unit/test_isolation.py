@@ -1,11 +1,16 @@
-"""The rules of conftest.py hold: tests cannot reach the network, and hypothesis draws the same examples every time."""
+"""The rules of conftest.py hold: no network, the same examples of hypothesis every time, the longest files of tests first."""
 
 from __future__ import annotations
 
 import socket
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import settings
+
+TESTING = Path(__file__).resolve().parents[1]
 
 
 def test_a_connection_beyond_this_machine_is_refused() -> None:
@@ -42,3 +47,13 @@ def test_hypothesis_draws_the_same_examples_every_time_and_takes_its_time() -> N
     assert settings.default is not None
     assert settings.default.derandomize
     assert settings.default.deadline is None
+
+
+def test_the_longest_files_of_tests_exist_and_are_begun_first(pytestconfig: pytest.Config) -> None:
+    rules: Any = pytestconfig.pluginmanager.get_plugin(str(TESTING / "conftest.py"))
+    assert len(set(rules.LONGEST)) == len(rules.LONGEST) > 5
+    assert {path.name for path in TESTING.rglob("test_*.py")} >= set(rules.LONGEST)
+    names = ["test_isolation.py", rules.LONGEST[1], "test_volume_file.py", rules.LONGEST[0], rules.LONGEST[1]]
+    items = [SimpleNamespace(path=TESTING / name, number=number) for number, name in enumerate(names)]
+    rules.pytest_collection_modifyitems(items)
+    assert [item.number for item in items] == [3, 1, 4, 0, 2]

@@ -213,7 +213,8 @@ def test_timms_encoder_which_the_authors_trained_computes_the_same_after_loading
 
 
 @pytest.mark.slow
-def test_the_whole_vit_b_computes_w_plus_two_ba(tmp_path: Path) -> None:
+def test_the_whole_vit_b_gets_the_weights_w_plus_two_ba(tmp_path: Path) -> None:
+    """What such weights compute is tested with the small network: twice through twelve blocks takes half a minute."""
     from segment_anything import sam_model_registry
 
     network = seeded(sam_model_registry["vit_b"])
@@ -221,7 +222,10 @@ def test_the_whole_vit_b_computes_w_plus_two_ba(tmp_path: Path) -> None:
     pairs = {key: 0.7 * value for key, value in lora_pairs(weights).items()}
     assert len(pairs) == 2 * 2 * 12
     path = write(tmp_path / "checkpoint.pth", authors_keys(set_by_hand(weights, pairs, 1)) | pairs, lora=True)
-    assert_same(load(path).encode([picture()]), features_of(network, set_by_hand(weights, pairs, 2)))
+    loaded, expected = load(path)._network.state_dict(), set_by_hand(weights, pairs, 2)
+    assert loaded.keys() == expected.keys()
+    for key, value in expected.items():
+        torch.testing.assert_close(loaded[key], value, rtol=0, atol=1e-6 * max(1.0, float(value.abs().max())))
 
 
 def test_segment_anythings_own_names_with_lora_are_converted_too(base: Weights) -> None:

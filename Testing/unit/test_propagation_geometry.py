@@ -58,8 +58,8 @@ shifts = st.floats(-400.0, 400.0)
 def carry(
     prior: Volume, mask: BoolArray, followup: Volume, kind: RegistrationChoice = "none", mode: Mode = "clinical"
 ) -> SegmentResult:
-    """The one segment's result with the stub model."""
-    options = PropagationOptions(mode=mode, registration=kind)
+    """The one segment's result with the stub model; two parts, because more take time and are treated alike."""
+    options = PropagationOptions(mode=mode, registration=kind, max_parts=2)
     return propagate(BrightnessModel(), prior, [Segment("GTV", mask)], followup, options).segments[0]
 
 
@@ -101,7 +101,7 @@ def assert_same(result: SegmentResult, wanted: SegmentResult, followup_storage: 
     assert [s.chosen for s in result.slices] == [s.chosen for s in wanted.slices]
 
 
-@settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=5, suppress_health_check=[HealthCheck.too_slow])
 @given(storages, storages, st.tuples(angles, angles, angles), st.tuples(shifts, shifts, shifts))
 def test_storage_and_frame_do_not_change_a_voxel_of_the_contour(
     prior_storage: Storage,
@@ -113,16 +113,9 @@ def test_storage_and_frame_do_not_change_a_voxel_of_the_contour(
     assert_same(result, expected("none"), followup_storage)
 
 
-@settings(max_examples=2, suppress_health_check=[HealthCheck.too_slow])
-@given(storages, storages, st.tuples(angles, angles, angles), st.tuples(shifts, shifts, shifts))
-def test_storage_and_frame_do_not_change_a_voxel_with_rigid_registration(
-    prior_storage: Storage,
-    followup_storage: Storage,
-    rotation: tuple[float, float, float],
-    shift: tuple[float, float, float],
-) -> None:
-    result = carry_stored(prior_storage, followup_storage, rotation, shift, "rigid")
-    assert_same(result, expected("rigid"), followup_storage)
+def test_storage_and_frame_do_not_change_a_voxel_with_rigid_registration() -> None:
+    result = carry_stored(AWKWARD[0], AWKWARD[2], (-12.0, 7.0, -4.0), (-260.0, 85.0, -720.0), "rigid")
+    assert_same(result, expected("rigid"), AWKWARD[2])
 
 
 def test_storage_and_frame_do_not_change_a_voxel_with_deformable_registration() -> None:
