@@ -18,7 +18,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 #: So long may the run take, in seconds.
 RUN_SECONDS = 900.0
-VIEW = 480
+VIEW = 356
 PANEL_WIDTH = 560
 #: What each slice view shows of the patient, in mm.
 FIELD_MM = 150.0
@@ -66,6 +66,9 @@ def make_pictures(host: Any, out: Path) -> None:
     widget.ui.reviewerEdit.text = "A. B."
     host.click(widget.ui.editPromptsButton)
     look_at_largest(widget)
+    add_points()
+    host.click(widget.ui.updateButton)
+    host.wait_until(lambda: not widget.logic.updating, RUN_SECONDS)
     host.process_events()
     with tempfile.TemporaryDirectory() as folder:
         panel_picture(host.panel(widget), Path(folder) / "panel.png", PANEL_WIDTH)
@@ -84,6 +87,18 @@ def look_at_largest(widget: Any) -> None:
     table = widget.ui.slicesTable
     (row,) = [number for number in range(table.rowCount) if table.item(number, 0).text() == largest]
     table.cellClicked(row, 0)
+
+
+def add_points() -> None:
+    """A point in the lesion and one outside of it, as a person places them, on the slice that is shown."""
+    import slicer
+    from P2SAMSlicerLib.mrml.prompt_nodes import NEGATIVE_ROLE, POSITIVE_ROLE
+
+    (node,) = [each for each in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if each.GetName().endswith("propagated")]
+    place = slicer.app.layoutManager().sliceWidget("Red").sliceLogic().GetSliceNode().GetSliceToRAS()
+    right, anterior, superior = (place.GetElement(row, 3) for row in range(3))
+    node.GetNodeReference(POSITIVE_ROLE).AddControlPoint(right - 8.0, anterior - 6.0, superior)
+    node.GetNodeReference(NEGATIVE_ROLE).AddControlPoint(right + 22.0, anterior + 14.0, superior)
 
 
 def slice_views(folder: Path) -> list[Path]:
