@@ -2,7 +2,8 @@
 
     python3 dev.py setup               make or refresh the environment .venv
     python3 dev.py demo [--out DIR]    run the demonstration (p2sam demo), by default into demo-output
-    python3 dev.py test [ARGS]         lint, then pytest in two processes (-n 0: in one); ARGS go to pytest
+    python3 dev.py test [ARGS]         lint, then pytest in two processes (-n 0: in one); ARGS go to pytest; --long: also the
+                                       tests that take minutes
     python3 dev.py lint                ruff format, ruff check, mypy (types from Python 3.11 on)
     python3 dev.py bench [ARGS]        measure accuracy (p2sam benchmark accuracy), by default on ../shared/data/visits
 
@@ -296,7 +297,9 @@ def test(args: Sequence[str]) -> int:
     # Each file of tests stays in one process: its fixtures hold CTs and models. Testing/conftest.py says which come first.
     usual = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
     side_by_side = [] if any(arg.startswith("-n") for arg in args) else usual
-    tested = run([venv_python(), "-m", "pytest", *side_by_side, *args])
+    # Whoever asks for tests by marker says himself which.
+    chosen = [] if any(arg == "--long" or arg.startswith("-m") for arg in args) else ["-m", "not long"]
+    tested = run([venv_python(), "-m", "pytest", *side_by_side, *chosen, *(arg for arg in args if arg != "--long")])
     if linted:
         say("lint failed, see above the tests")
     return linted or tested

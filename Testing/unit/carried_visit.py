@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,12 @@ def usual(options: PropagationOptions = STILL, **fields: Any) -> VisitResult:
     prior, segment = prior_visit()
     followup = replace(still(ellipsoid(GRID)), **fields)
     return propagate(BrightnessModel(), prior, [segment], followup, options)
+
+
+@cache
+def usual_once() -> VisitResult:
+    """The usual visit as it is, carried once for all tests that only look at it."""
+    return usual()
 
 
 def check_result(result: SegmentResult, grid: Grid) -> None:

@@ -19,7 +19,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     small_network.install(monkeypatch, tmp_path / "models")
     monkeypatch.setattr(training, "use_threads", lambda count: count or 1)
     monkeypatch.setattr(examples, "PLACEMENTS", 1)
-    monkeypatch.setattr(validation, "SLICES", 2)
+    monkeypatch.setattr(validation, "SLICES", 1)
     train = write_patients(tmp_path / "train", 2)
     out = tmp_path / "a.safetensors"
     usual = ["--base", small_network.MODEL, "--epochs", "1", "--iterations", "0", "--batch", "4", "--device", "cpu"]

@@ -231,12 +231,13 @@ def test_tests_run_although_lint_failed_and_the_status_is_lints(checkout: Checko
 @pytest.mark.parametrize(
     ("args", "told"),
     [
-        (["-k", "geometry"], ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder", "-k", "geometry"]),
-        (["-n", "0"], ["-n", "0"]),
-        (["-n4"], ["-n4"]),
+        (["-k", "geometry"], ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder", "-m", "not long", "-k", "geometry"]),
+        (["-n", "0"], ["-m", "not long", "-n", "0"]),
+        (["-n4", "--long", "-x"], ["-n4", "-x"]),
+        (["-n0", "-m", "slow"], ["-n0", "-m", "slow"]),
     ],
 )
-def test_tests_run_in_two_processes_in_their_own_order_unless_told_otherwise(
+def test_tests_run_in_two_processes_without_the_long_ones_unless_told_otherwise(
     checkout: Checkout, monkeypatch: pytest.MonkeyPatch, args: list[str], told: list[str]
 ) -> None:
     checkout.setup()

@@ -25,6 +25,9 @@ def peers(case: Path, method: str) -> float:
     return float(json.loads((case.parent / "peers.json").read_text())["cases"][case.name][method]["dice"])
 
 
+# Minutes. Shorter: the lung tumour below; slices of this limb in test_propagation_geometry.py; a model that knows boxes only in
+# test_propagation_record.py.
+@pytest.mark.long
 def test_a_stable_limb_tumour_is_carried_better_than_by_rigid_registration(visit_case: VisitCase, lite_medsam: Any) -> None:
     case = visit_case("limb_f_stable")
     prior, followup = read_volume(case / "prior_ct.nii.gz"), read_volume(case / "followup_ct.nii.gz")

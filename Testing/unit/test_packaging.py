@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import importlib
 import importlib.metadata
@@ -160,6 +161,7 @@ def imported_packages(folder: Path, leave_out: Path | None = None) -> dict[str, 
     return {name: path for name, path in found.items() if name not in own and name not in sys.stdlib_module_names}
 
 
+@functools.cache
 def modules_of(distribution: str) -> set[str]:
     """Top-level names that an installed distribution provides."""
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -147,37 +147,45 @@ def test_a_nodule_that_left_nothing_but_lung_is_registered() -> None:
 # --------------------------------------------------------------------------------------------------------- deformable
 
 
-def warped_followup() -> tuple[Volume, Points]:
-    """The body, breathing: tissue near the lesion lies up to 5 mm to one side. Also where lesion points then lie."""
+@dataclass(frozen=True)
+class Warped:
+    """A follow-up on which tissue moved, where its voxels lay on the prior, and what the registration made of it."""
+
+    followup: Volume
+    truth: Points
+    found: Registration
+
+
+@pytest.fixture(scope="module")
+def warped() -> Warped:
+    """The body, breathing: tissue near the lesion lies up to 5 mm to one side."""
     grid = grid_around(spacing=(2.5, 2.5, 3.0))
     points = voxel_points(grid)
     centre = np.array(BODY.lesion_at)
     push = 5.0 * np.exp(-((points - centre) ** 2).sum(axis=1) / (2 * 22.0**2))
     moved = points + push[:, None] * np.array([0.8, 0.6, 0.0])
     hu = BODY.hu(moved) + np.random.default_rng(3).normal(0, 8, len(points))
-    return Volume(hu.astype(np.int16).reshape(grid.shape), grid), moved
+    followup = Volume(hu.astype(np.int16).reshape(grid.shape), grid)
+    return Warped(followup, moved, register(PRIOR, followup, LESION, "deformable"))
 
 
-def test_the_deformable_step_lowers_the_residual_and_the_error() -> None:
-    followup, truth = warped_followup()
-    rigid, deformable = (register(PRIOR, followup, LESION, kind) for kind in ("rigid", "deformable"))
+def test_the_deformable_step_lowers_the_residual_and_the_error(warped: Warped) -> None:
+    followup, truth = warped.followup, warped.truth
     points = voxel_points(followup.grid)
     near = np.linalg.norm(points - np.array(BODY.lesion_at), axis=1) < 25
     fixed, moving = to_image(followup), to_image(PRIOR)
     residual, error = [], []
-    for found in (rigid, deformable):
-        difference = sitk.GetArrayFromImage(sitk.Resample(moving, fixed, found.transform, sitk.sitkLinear, -1000.0)).ravel()
+    for transform in (warped.found.rigid, warped.found.transform):
+        difference = sitk.GetArrayFromImage(sitk.Resample(moving, fixed, transform, sitk.sitkLinear, -1000.0)).ravel()
         residual.append(np.abs(difference - followup.array.ravel())[near].mean())
-        error.append(np.linalg.norm(mapped(found.transform, points[near][::50]) - truth[near][::50], axis=1).mean())
+        error.append(np.linalg.norm(mapped(transform, points[near][::50]) - truth[near][::50], axis=1).mean())
     assert residual[1] < 0.9 * residual[0]
     assert error[1] < 0.75 * error[0]
 
 
-def test_the_deformable_step_moves_nothing_far_from_the_lesion() -> None:
-    followup, _ = warped_followup()
-    found = register(PRIOR, followup, LESION, "deformable")
+def test_the_deformable_step_moves_nothing_far_from_the_lesion(warped: Warped) -> None:
     far = np.array([[-60.0, 30.0, -48.0], [-65.0, -30.0, 50.0], [400.0, 0.0, 0.0]])
-    np.testing.assert_allclose(mapped(found.transform, far), mapped(found.rigid, far), atol=1e-9)
+    np.testing.assert_allclose(mapped(warped.found.transform, far), mapped(warped.found.rigid, far), atol=1e-9)
 
 
 # ----------------------------------------------------------------------------------------------------------- real pair

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,19 @@ Points = NDArray[np.float64]
 #: Texture lies on a lattice of this distance; smooth enough that 3 mm voxels show all of it.
 LATTICE_MM = 3.0
 AIR, LESION_HU = -1000.0, 160.0
+
+
+@cache
+def _lattice(seed: int, z_mm: float) -> NDArray[np.float64]:
+    """HU of the texture and of the lungs' worth of air on the lattice."""
+    rng = np.random.default_rng(seed)
+    count = int(z_mm / LATTICE_MM) + 1, 61, 61
+    texture = ndimage.gaussian_filter(rng.normal(size=count), 3.0)
+    texture *= 45.0 / texture.std()
+    coarse = ndimage.gaussian_filter(rng.normal(size=count), 7.0)
+    cavity = coarse > 1.1 * coarse.std()
+    lattice: NDArray[np.float64] = ndimage.gaussian_filter(np.where(cavity, -750.0, 40.0 + texture), 0.7)
+    return lattice
 
 
 @dataclass(frozen=True)
@@ -33,15 +47,8 @@ class Body:
 
     def hu(self, points: Points) -> NDArray[np.float64]:
         """HU at points ``(n, 3)``."""
-        rng = np.random.default_rng(self.seed)
-        count = int(self.z_mm / LATTICE_MM) + 1, 61, 61
-        texture = ndimage.gaussian_filter(rng.normal(size=count), 3.0)
-        texture *= 45.0 / texture.std()
-        coarse = ndimage.gaussian_filter(rng.normal(size=count), 7.0)
-        cavity = coarse > 1.1 * coarse.std()
-        lattice = np.where(cavity, -750.0, 40.0 + texture)
-        lattice = ndimage.gaussian_filter(lattice, 0.7)
-        index = points[:, ::-1] / LATTICE_MM + (np.array(count)[:, None].T - 1) / 2
+        lattice = _lattice(self.seed, self.z_mm)
+        index = points[:, ::-1] / LATTICE_MM + (np.array(lattice.shape)[:, None].T - 1) / 2
         values = ndimage.map_coordinates(lattice, index.T, order=1, mode="nearest")
         values = np.where(self.inside_lesion(points), LESION_HU, values)
         radius = np.hypot(points[:, 0] / 70.0, points[:, 1] / 52.0)
