@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
+from P2SAMSlicerLib.mrml.prompt_nodes import hide_prompts
+
 
 def show_visit(followup: Any, segmentation: Any) -> None:
     """Show a follow-up in all slice views, with one segmentation of the results and no other.
 
-    :param segmentation: shown; other segmentations on the same volume are hidden.
+    Slice views draw whatever lies in their plane, so contours and prompts of other visits would appear on this one.
+
+    :param segmentation: shown; all others are hidden, and so are the prompts that belong to them.
     """
     import slicer.util
 
     with slicer.util.RenderBlocker():
         for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
             composite.SetBackgroundVolumeID(followup.GetID())
-        role = segmentation.GetReferenceImageGeometryReferenceRole()
         for other in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
-            if other.GetNodeReferenceID(role) == followup.GetID() and other.GetDisplayNode() is not None:
+            if other.GetDisplayNode() is not None:
                 other.GetDisplayNode().SetVisibility(other == segmentation)
+            if other != segmentation:
+                hide_prompts(other)
 
 
 def emphasize(segmentation: Any, identifier: str, opacity: float = 0.25) -> None:
