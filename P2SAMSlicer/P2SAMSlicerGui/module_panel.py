@@ -10,7 +10,7 @@ import slicer
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.mrml.prompt_update import ModelChoice
 from P2SAMSlicerLib.mrml.propagation_run import RunRequest
-from P2SAMSlicerLib.mrml.result_nodes import PRIOR_ROLE
+from P2SAMSlicerLib.mrml.result_nodes import is_result
 from P2SAMSlicerLib.options import PropagationOptions
 from slicer.i18n import tr as _
 
@@ -81,7 +81,7 @@ class ModulePanel:
         contours = [
             node
             for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
-            if node.GetNodeReferenceID(PRIOR_ROLE) is None and node.GetSegmentation().GetNumberOfSegments()
+            if not is_result(node) and node.GetSegmentation().GetNumberOfSegments()
         ]
         volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
         volumes = [node for node in volumes if node.GetClassName() == "vtkMRMLScalarVolumeNode"]

@@ -11,7 +11,7 @@ import qt
 import slicer
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.mrml.record_nodes import RECORD_ROLE, record_of
-from P2SAMSlicerLib.mrml.result_nodes import PRIOR_ROLE, SOURCE_TAG
+from P2SAMSlicerLib.mrml.result_nodes import SOURCE_TAG, is_result
 from P2SAMSlicerLib.mrml.review_nodes import contour_volume_ml, contours_to_review, review_state
 from P2SAMSlicerLib.mrml.segment_nodes import tag_of
 from P2SAMSlicerLib.result import SliceResult
@@ -59,7 +59,7 @@ def result_rows() -> list[ResultRow]:
     """All contours of the scene that were carried and whose follow-up is still there, by visit."""
     rows = []
     for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
-        if node.GetNodeReferenceID(PRIOR_ROLE) is None:
+        if not is_result(node):
             continue
         try:
             record = record_of(node)

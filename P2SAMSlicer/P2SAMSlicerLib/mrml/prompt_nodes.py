@@ -6,16 +6,18 @@ box of the slice that is shown is a region of interest. All are locked until pro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from P2SAMSlicerLib.edited_prompts import EditedPrompts
+from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.geometry import Grid
+from P2SAMSlicerLib.mrml.record_nodes import check_lies_as_recorded
 from P2SAMSlicerLib.mrml.slice_places import SlicePlaces
-from P2SAMSlicerLib.mrml.volume_nodes import RAS_TO_LPS
+from P2SAMSlicerLib.mrml.volume_nodes import RAS_TO_LPS, parent_to_world
 from P2SAMSlicerLib.result import SliceResult
 from P2SAMSlicerLib.slice_plane import prompts_from_lps, prompts_to_lps, slice_numbers
 
@@ -24,6 +26,10 @@ POSITIVE_ROLE, NEGATIVE_ROLE, BOX_ROLE = "P2SAMSlicer.positivePoints", "P2SAMSli
 GREEN, RED, BOX_COLOUR = (0.1, 0.8, 0.2), (0.9, 0.15, 0.1), (1.0, 0.8, 0.1)
 #: A point that was moved by less than this, in pixels of the slice's image, was not moved.
 MOVED_PIXELS = 0.05
+#: Begins the description of a recorded point; the number of its lesion follows.
+LESION_PREFIX = "lesion "
+#: Attribute of the region of interest: lesion and slice whose box it is.
+BOX_OF_ATTRIBUTE = "P2SAMSlicer.boxOf"
 
 
 def show_prompts(node: Any, slices: Sequence[SliceResult]) -> None:
@@ -31,26 +37,33 @@ def show_prompts(node: Any, slices: Sequence[SliceResult]) -> None:
 
     :param node: segmentation node of the result.
     :param slices: of the contour, from its record.
+    :raises InputError: its follow-up is gone, or does not lie as it did when the slices were recorded.
     """
-    grid = _grid(node)
+    grid = _places(node).grid
     for role, label in ((POSITIVE_ROLE, 1), (NEGATIVE_ROLE, 0)):
         points = _points_node(node, role, label)
         points.RemoveAllControlPoints()
+        # So that the points stay with the follow-up when that is moved.
+        points.SetAndObserveTransformNodeID(_followup(node).GetTransformNodeID())
         for each in slices:
             if each.best is None:
                 continue
             chosen = each.best.points[each.best.labels == label]
             for left, posterior, superior in prompts_to_lps(chosen, each, grid):
-                number = points.AddControlPoint(-left, -posterior, superior)
-                points.SetNthControlPointDescription(number, f"lesion {each.lesion}")
+                number = points.AddControlPointWorld(-left, -posterior, superior)
+                points.SetNthControlPointDescription(number, f"{LESION_PREFIX}{each.lesion}")
         points.SetLocked(True)
+        points.SetDisplayVisibility(True)
     box = node.GetNodeReference(BOX_ROLE)
     if box is not None:
         box.SetDisplayVisibility(False)
 
 
 def show_box(node: Any, shown: SliceResult | None) -> None:
-    """Show the chosen box of one slice; hide it where there is none."""
+    """Show the chosen box of one slice; hide it where there is none.
+
+    :raises InputError: see :func:`show_prompts`.
+    """
     roi = node.GetNodeReference(BOX_ROLE)
     best = None if shown is None else shown.best
     if shown is None or best is None or best.box is None:
@@ -62,8 +75,18 @@ def show_box(node: Any, shown: SliceResult | None) -> None:
         roi.GetDisplayNode().SetFillOpacity(0.0)
         roi.GetDisplayNode().SetPropertiesLabelVisibility(False)
         roi.SetLocked(True)
-    _place_box(roi, best.box, shown, SlicePlaces.of(_followup(node)))
+    roi.SetAndObserveTransformNodeID(_followup(node).GetTransformNodeID())
+    _place_box(roi, best.box, shown, _places(node))
+    roi.SetAttribute(BOX_OF_ATTRIBUTE, _box_of(shown))
     roi.SetDisplayVisibility(True)
+
+
+def hide_prompts(node: Any) -> None:
+    """Take the points and the box out of the views: on another visit they would be in wrong places."""
+    for role in (POSITIVE_ROLE, NEGATIVE_ROLE, BOX_ROLE):
+        prompts = node.GetNodeReference(role)
+        if prompts is not None:
+            prompts.SetDisplayVisibility(False)
 
 
 def unlock(node: Any, editable: bool) -> None:
@@ -90,41 +113,59 @@ def place_point(node: Any, positive: bool) -> None:
 def edited_prompts(node: Any, slices: Sequence[SliceResult], shown: int | None) -> list[EditedPrompts]:
     """The slices on which a person changed points or the box.
 
-    A new point belongs to the lesion of its slice whose image it lies in; where there are several, to the one whose contour is
-    nearest. Points beside all slices of the contour do not count.
+    A recorded point stays with its lesion. A new one belongs to the lesion of its slice whose image it lies in; where there are
+    several, to the one whose contour is nearest. Points beside all slices of the contour do not count.
 
     :param shown: number of the slice whose box is shown; None if no box is.
+    :raises InputError: see :func:`show_prompts`.
     """
-    grid, places = _grid(node), [(POSITIVE_ROLE, 1), (NEGATIVE_ROLE, 0)]
-    gathered: dict[tuple[int, int], list[tuple[NDArray[np.float64], int]]] = {(s.lesion, s.index): [] for s in slices}
-    by_index: dict[int, list[SliceResult]] = {}
-    for each in slices:
-        by_index.setdefault(each.index, []).append(each)
-    for role, label in places:
-        for lps in _positions(node.GetNodeReference(role)):
-            own = by_index.get(int(slice_numbers(lps[None], grid)[0]), [])
-            if own:
-                nearest = min(own, key=lambda each: _pixels_away(each, prompts_from_lps(lps[None], each, grid)[0]))
-                key = (nearest.lesion, nearest.index)
-                gathered[key].append((prompts_from_lps(lps[None], nearest, grid)[0], label))
+    grid = _places(node).grid
+    gathered = _gathered(node, slices, grid)
     edits = []
     for each in slices:
         found = gathered[each.lesion, each.index]
         points = np.array([point for point, _label in found], dtype=np.float32).reshape(-1, 2)
         labels = np.array([label for _point, label in found], dtype=np.int64)
         recorded = None if each.best is None else each.best.box
-        box = _box_now(node, each, grid) if each.index == shown and recorded is not None else recorded
+        box = _box_now(node, each, grid) if each.index == shown else recorded
         if _differ(each, points, labels) or (box is not None and recorded is not None and _moved(box, recorded)):
             edits.append(EditedPrompts(each.index, points, labels, box, each.lesion))
     return edits
 
 
+def _gathered(
+    node: Any, slices: Sequence[SliceResult], grid: Grid
+) -> dict[tuple[int, int], list[tuple[NDArray[np.float64], int]]]:
+    """The points that are in the scene now, in pixels and with their label, by lesion and number of their slice."""
+    gathered: dict[tuple[int, int], list[tuple[NDArray[np.float64], int]]] = {(s.lesion, s.index): [] for s in slices}
+    by_index: dict[int, list[SliceResult]] = {}
+    for each in slices:
+        by_index.setdefault(each.index, []).append(each)
+    for role, label in ((POSITIVE_ROLE, 1), (NEGATIVE_ROLE, 0)):
+        points = node.GetNodeReference(role)
+        for number, lps in _positions(points):
+            own = by_index.get(int(slice_numbers(lps[None], grid)[0]), [])
+            # Between two lesions a recorded point may be nearer to the other one, a negative one above all.
+            described = points.GetNthControlPointDescription(number)
+            own = [each for each in own if described == f"{LESION_PREFIX}{each.lesion}"] or own
+            if own:
+                nearest = min(own, key=lambda each: _pixels_away(each, prompts_from_lps(lps[None], each, grid)[0]))
+                key = (nearest.lesion, nearest.index)
+                gathered[key].append((prompts_from_lps(lps[None], nearest, grid)[0], label))
+    return gathered
+
+
 def _followup(node: Any) -> Any:
-    return node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
+    followup = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
+    if followup is None:
+        raise InputError(f"{node.GetName()}: its follow-up volume is no longer in the scene")
+    return followup
 
 
-def _grid(node: Any) -> Grid:
-    return SlicePlaces.of(_followup(node)).grid
+def _places(node: Any) -> SlicePlaces:
+    places = SlicePlaces.of(_followup(node))
+    check_lies_as_recorded(node, places.grid)
+    return places
 
 
 def _points_node(node: Any, role: str, label: int) -> Any:
@@ -150,21 +191,17 @@ def _new(node: Any, role: str, kind: str, name: str, colour: tuple[float, float,
     return made
 
 
-def _positions(points: Any) -> NDArray[np.float64]:
-    """LPS positions ``(n, 3)`` of all points that are placed."""
-    if points is None:
-        return np.zeros((0, 3))
-    found = []
-    for number in range(points.GetNumberOfControlPoints()):
+def _positions(points: Any) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """Number and LPS position of all points that are placed."""
+    for number in range(0 if points is None else points.GetNumberOfControlPoints()):
         if points.GetNthControlPointPositionStatus(number) == points.PositionDefined:
-            found.append(points.GetNthControlPointPositionWorld(number))
-    ras = np.array([list(each) for each in found], dtype=np.float64).reshape(-1, 3)
-    lps: NDArray[np.float64] = ras @ RAS_TO_LPS[:3, :3].T
-    return lps
+            yield number, RAS_TO_LPS[:3, :3] @ np.array(points.GetNthControlPointPositionWorld(number), dtype=np.float64)
 
 
 def _pixels_away(result: SliceResult, point: NDArray[np.float64]) -> float:
     """How far a point lies from a slice's contour, in pixels of its image; outside of the image very far."""
+    if not result.candidates:
+        return 1e6
     mask = result.candidates[0].mask if result.best is None else result.best.mask
     height, width = mask.shape
     if not (0 <= point[0] < width and 0 <= point[1] < height):
@@ -189,6 +226,7 @@ def _moved(before: NDArray[np.float32], now: NDArray[np.float32]) -> bool:
 
 def _place_box(roi: Any, box: NDArray[np.float32], shown: SliceResult, places: SlicePlaces) -> None:
     """Lay the region of interest over a box, as thick as a slice."""
+    import slicer.util
     import vtk
 
     x0, y0, x1, y1 = (float(value) for value in box)
@@ -196,23 +234,28 @@ def _place_box(roi: Any, box: NDArray[np.float32], shown: SliceResult, places: S
     across, down = corners[1] - corners[0], corners[2] - corners[0]
     size = np.linalg.norm(across), np.linalg.norm(down)
     x, y = across / max(size[0], 1e-6), down / max(size[1], 1e-6)
-    centre = corners[0] + (across + down) / 2.0
+    placed = np.eye(4)
+    placed[:3, :3] = np.stack([x, y, np.cross(x, y)], axis=1)
+    placed[:3, 3] = corners[0] + (across + down) / 2.0
     matrix = vtk.vtkMatrix4x4()
-    for row in range(3):
-        for column, axis in enumerate((x, y, np.cross(x, y))):
-            matrix.SetElement(row, column, float(axis[row]))
-        matrix.SetElement(row, 3, float(centre[row]))
+    slicer.util.updateVTKMatrixFromArray(matrix, np.linalg.inv(parent_to_world(roi)) @ placed)
     roi.SetAndObserveObjectToNodeMatrix(matrix)
     roi.SetSize(float(size[0]), float(size[1]), places.spacing_mm)
 
 
+def _box_of(result: SliceResult) -> str:
+    return f"{result.lesion} {result.index}"
+
+
 def _box_now(node: Any, result: SliceResult, grid: Grid) -> NDArray[np.float32] | None:
-    """The region of interest as a box of a slice's image, kept inside of it."""
+    """A slice's box: the region of interest, kept inside of its image, or the recorded one where that shows another box."""
     import slicer.util
 
     roi = node.GetNodeReference(BOX_ROLE)
-    if roi is None or result.best is None:
+    if result.best is None or result.best.box is None:
         return None
+    if roi is None or roi.GetAttribute(BOX_OF_ATTRIBUTE) != _box_of(result):
+        return result.best.box
     matrix = slicer.util.arrayFromVTKMatrix(roi.GetObjectToWorldMatrix())
     half = np.array(roi.GetSize()) / 2.0
     corners = np.array([[x, y, 0.0, 1.0] for x in (-half[0], half[0]) for y in (-half[1], half[1])])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from P2SAMSlicerLib.edited_prompts import EditedPrompts
-from P2SAMSlicerLib.errors import InputError
+from P2SAMSlicerLib.errors import InputError, P2SAMError
 from P2SAMSlicerLib.geometry import Grid
 from P2SAMSlicerLib.handover_file import (
     SEGMENTATION_SUFFIX,
@@ -19,13 +19,13 @@ from P2SAMSlicerLib.handover_file import (
     hand_over_volume,
     read_handed_segmentation,
 )
-from P2SAMSlicerLib.mrml.record_nodes import record_of, replace_slices
+from P2SAMSlicerLib.mrml.record_nodes import check_lies_as_recorded, record_of, replace_slices
 from P2SAMSlicerLib.mrml.result_nodes import SOURCE_TAG
 from P2SAMSlicerLib.mrml.review_nodes import forget_seen
 from P2SAMSlicerLib.mrml.segment_nodes import tag_of
 from P2SAMSlicerLib.mrml.slice_places import SlicePlaces
 from P2SAMSlicerLib.mrml.volume_nodes import volume_from_node
-from P2SAMSlicerLib.volume import Segment, Segmentation
+from P2SAMSlicerLib.volume import BoolArray, Segment, Segmentation
 from P2SAMSlicerLib.worker.client import WorkerClient
 from P2SAMSlicerLib.worker.messages import Refused, Update, Updated, WorkerFailed
 from P2SAMSlicerLib.worker.private_folder import PrivateFolder
@@ -41,6 +41,21 @@ class ModelChoice:
     device: str = "auto"
 
 
+@dataclass(frozen=True)
+class _Waiting:
+    """An update whose answer has not come yet.
+
+    :param request: its number.
+    :param node: segmentation node of the result; the node itself, because another one may get its id.
+    :param mask: the contour that was handed over.
+    """
+
+    request: int
+    node: Any
+    identifier: str
+    mask: BoolArray
+
+
 class PromptUpdates:
     """Updates of contours, one after the other; follow-ups are handed to the worker once and kept there.
 
@@ -51,7 +66,7 @@ class PromptUpdates:
         self._client = client
         self._folder: PrivateFolder | None = None
         self._handed: dict[str, tuple[tuple[int, Grid], Path]] = {}
-        self._waiting: tuple[int, Any, str] | None = None
+        self._waiting: _Waiting | None = None
         self.error: str | None = None
         self.notes: tuple[str, ...] = ()
         self.seconds: float | None = None
@@ -83,12 +98,13 @@ class PromptUpdates:
         followup = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
         if followup is None:
             raise InputError(f"{node.GetName()}: its follow-up volume is no longer in the scene")
+        grid = SlicePlaces.of(followup).grid
+        check_lies_as_recorded(node, grid)
         if self._folder is None:
             self._folder = PrivateFolder()
         ct = self._followup_file(followup)
         mask = slicer.util.arrayFromSegmentBinaryLabelmap(node, identifier, followup) > 0
         contour = self._folder.path / f"contour{SEGMENTATION_SUFFIX}"
-        grid = SlicePlaces.of(followup).grid
         hand_over_segmentation(Segmentation(grid, (Segment(name, mask),), "contour"), contour)
         request = Update(
             ct,
@@ -102,43 +118,55 @@ class PromptUpdates:
             model.device,
         )
         self.error, self.notes, self.seconds, self.encoded = None, (), None, None
-        self._waiting = (self._client.send(request), node.GetID(), identifier)
+        self._waiting = _Waiting(self._client.send(request), node, identifier, mask)
 
     def poll(self) -> None:
         """Take in the answer if it came."""
-        if self._waiting is None:
+        waiting = self._waiting
+        if waiting is None:
             return
-        number, node_id, identifier = self._waiting
         for event in self._client.poll():
-            if isinstance(event, WorkerFailed):
+            # A worker that ended before this update was sent is told with its first events.
+            if isinstance(event, WorkerFailed) and waiting.request in event.requests:
                 self.error, self._waiting = "\n".join((event.message, *event.log)), None
-            elif isinstance(event, Refused) and event.request == number:
+            elif isinstance(event, Refused) and event.request == waiting.request:
                 self.error, self._waiting = event.message, None
-            elif isinstance(event, Updated) and event.request == number:
+            elif isinstance(event, Updated) and event.request == waiting.request:
                 self._waiting = None
-                self._take(event, node_id, identifier)
+                try:
+                    self._take(event, waiting)
+                except P2SAMError as error:
+                    self.error = str(error)
 
     def close(self) -> None:
-        """Forget what was handed over."""
+        """Forget what was handed over; an update that is under way is ended, with the worker."""
+        if self.running:
+            self._client.cancel()  # it would write into the folder that is removed here
         self._waiting = None
         folder, self._folder = self._folder, None
         self._handed = {}
         if folder is not None:
             folder.remove()
 
-    def _take(self, event: Updated, node_id: str, identifier: str) -> None:
+    def _take(self, event: Updated, waiting: _Waiting) -> None:
         import slicer.util
 
-        node = slicer.mrmlScene.GetNodeByID(node_id)
-        segment = None if node is None else node.GetSegmentation().GetSegment(identifier)
-        followup = None if node is None else node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
-        if segment is None or followup is None:
-            self.error = "the contour was removed from the scene meanwhile"
-            return
+        node, identifier = waiting.node, waiting.identifier
+        there = slicer.mrmlScene.IsNodePresent(node) and node.GetSegmentation().GetSegment(identifier) is not None
+        followup = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole()) if there else None
+        if followup is None:
+            raise InputError("the contour was removed from the scene meanwhile")
         mask = read_handed_segmentation(event.mask).segments[0].mask
         event.mask.unlink(missing_ok=True)
-        slicer.util.updateSegmentBinaryLabelmapFromArray(mask.astype(np.uint8), node, identifier, followup)
+        now = slicer.util.arrayFromSegmentBinaryLabelmap(node, identifier, followup) > 0
+        if not now.shape == mask.shape == waiting.mask.shape:
+            raise InputError(f"{node.GetName()}: its follow-up was replaced meanwhile")
+        # First, because it refuses where the record is gone.
         replace_slices(node, _source(node, identifier), event.slices)
+        # Of what was painted while the worker answered nothing is lost that the answer does not change.
+        changed = mask != waiting.mask
+        now[changed] = mask[changed]
+        slicer.util.updateSegmentBinaryLabelmapFromArray(now.astype(np.uint8), node, identifier, followup)
         # What changed has to be looked at again.
         forget_seen(node, identifier, [each.index for each in event.slices])
         self.notes, self.seconds, self.encoded = event.notes, event.seconds, event.encoded
@@ -151,6 +179,8 @@ class PromptUpdates:
         if known is not None and known[0] == changed and known[1].exists():
             return known[1]
         path = self._folder.path / f"followup_{changed[0]}_{len(self._handed)}{VOLUME_SUFFIX}"
+        if known is not None:
+            known[1].unlink(missing_ok=True)  # as large as the CT, and nobody asks for it again
         hand_over_volume(volume_from_node(followup), path)
         self._handed[followup.GetID()] = (changed, path)
         return path

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from P2SAMSlicerLib.cli.job import PropagationJob
-from P2SAMSlicerLib.errors import InputError
+from P2SAMSlicerLib.errors import InputError, P2SAMError
 from P2SAMSlicerLib.handover_file import SEGMENTATION_SUFFIX, VOLUME_SUFFIX, hand_over_segmentation, hand_over_volume
 from P2SAMSlicerLib.models.catalogue import default_model
 from P2SAMSlicerLib.mrml.record_nodes import attach_record
-from P2SAMSlicerLib.mrml.result_nodes import PRIOR_ROLE, show_result
+from P2SAMSlicerLib.mrml.result_nodes import PRIOR_ROLE, remove_result, show_result
 from P2SAMSlicerLib.mrml.review_nodes import touched_segments
 from P2SAMSlicerLib.mrml.segment_nodes import segment_ids, segments_from_node
-from P2SAMSlicerLib.mrml.volume_nodes import volume_from_node
+from P2SAMSlicerLib.mrml.transform_nodes import moves, write_transform
+from P2SAMSlicerLib.mrml.volume_nodes import parent_to_world, volume_from_node
 from P2SAMSlicerLib.options import PropagationOptions
 from P2SAMSlicerLib.visit_record import read_visit
 from P2SAMSlicerLib.volume import Segmentation
@@ -36,8 +37,10 @@ class RunRequest:
     :param segmentation: ``vtkMRMLSegmentationNode`` on it.
     :param followups: volume nodes of the later visits.
     :param segments: ids in the segmentation; None for all.
-    :param transform: ``vtkMRMLTransformNode`` that moves the prior onto the follow-up; None to register.
-    :param harden: take non-linear parent transforms of the volumes in, instead of refusing them.
+    :param transform: ``vtkMRMLTransformNode`` that moves the prior from where it is shown onto the follow-up; None to
+        register.
+    :param harden: take a non-linear parent transform of the prior in, instead of refusing it. A follow-up under one is always
+        refused: the contours would not be where it is shown.
     :param checkpoint: weights file instead of the model's own.
     """
 
@@ -62,12 +65,19 @@ class RunRequest:
             raise InputError("choose the prior CT")
         if self.segmentation is None:
             raise InputError("choose the segmentation of the prior CT")
-        if not self.followups:
+        if not self.followups or None in self.followups:
             raise InputError("choose at least one follow-up CT")
         if self.prior in self.followups:
             raise InputError(f"{self.prior.GetName()}: is the prior; choose another volume as follow-up")
         if len(set(self.followups)) < len(self.followups):
             raise InputError("a follow-up is chosen twice")
+        for node in self.followups:
+            parent_to_world(node)
+        if self.transform is not None and moves(self.transform, self.prior):
+            raise InputError(
+                f"{self.prior.GetName()}: it is shown under {self.transform.GetName()} already and would be moved twice;"
+                " take it out of the transform, or carry without registration"
+            )
         if self.segments is not None and not self.segments:
             raise InputError("choose at least one segment to carry")
         names = list(self.prior_ids())
@@ -87,6 +97,8 @@ class RunRequest:
             if identifier not in known:
                 raise InputError(f"{self.segmentation.GetName()}: it has no segment '{identifier}'")
             name = str(self.segmentation.GetSegmentation().GetSegment(identifier).GetName())
+            if identifier in found.values():
+                raise InputError(f"segment '{name}' is chosen twice")
             if name in found:
                 raise InputError(f"two segments are called '{name}': rename one of them")
             found[name] = identifier
@@ -110,10 +122,10 @@ class PropagationRun:
         request.check()
         self._client, self._told = client, told
         self._ids = request.prior_ids()
-        # Kept by id: a node may be removed from the scene while the worker works on its copy.
-        self._followups = [str(node.GetID()) for node in request.followups]
+        # The nodes themselves: one may be removed while the worker works on its copy, and another get its id.
+        self._followups = list(request.followups)
         self._names = [str(node.GetName()) for node in request.followups]
-        self._segmentation = str(request.segmentation.GetID())
+        self._segmentation = request.segmentation
         self._folder: PrivateFolder | None = PrivateFolder()
         self.nodes: list[Any] = []
         self.problems: list[str] = []
@@ -148,8 +160,10 @@ class PropagationRun:
 
     def _take(self, event: Event) -> None:
         if isinstance(event, WorkerFailed):
-            self.error = "\n".join((event.message, *event.log))
-            self._end()
+            # One that ended before this run was sent is told with its first events.
+            if self._number in event.requests:
+                self.error = "\n".join((event.message, *event.log))
+                self._end()
         elif getattr(event, "request", None) != self._number:
             return  # of a request that was given up
         elif isinstance(event, Progress):
@@ -170,23 +184,26 @@ class PropagationRun:
         if event.record is None:
             self.problems.append(f"{name}: {event.failure}")
             return
-        followup = slicer.mrmlScene.GetNodeByID(self._followups[event.number])
-        if followup is None:
+        followup = self._followups[event.number]
+        if not slicer.mrmlScene.IsNodePresent(followup):
             self.problems.append(f"{name}: was removed from the scene during the run, and so was its result")
             return
-        visit = read_visit(event.record)
-        event.record.unlink(missing_ok=True)
-        segmentation = slicer.mrmlScene.GetNodeByID(self._segmentation)
-        before = earlier_results(followup, segmentation)
+        segmentation = self._segmentation if slicer.mrmlScene.IsNodePresent(self._segmentation) else None
+        node = None
         try:
+            visit = read_visit(event.record)
+            event.record.unlink(missing_ok=True)
+            before = earlier_results(followup, segmentation)
             node = show_result(replace(visit, name=name), followup, segmentation, self._ids)
-        except (InputError, ValueError) as error:  # moved or replaced meanwhile
-            self.problems.append(f"{name}: changed during the run; {error}")
+            attach_record(node, visit)
+        except (P2SAMError, ValueError) as error:  # a damaged record; a follow-up that was moved or replaced meanwhile
+            self.problems.append(f"{name}: its result cannot be shown; {error}")
+            if node is not None:
+                remove_result(node)
             return
-        attach_record(node, visit)
         for each in before:
             if not touched_segments(each):
-                slicer.mrmlScene.RemoveNode(each)
+                remove_result(each)
         self.nodes.append(node)
 
     def _end(self) -> None:
@@ -228,14 +245,17 @@ def _hand_over(request: RunRequest, folder: Path) -> PropagationJob:
     hand_over_volume(prior, prior_file)
     hand_over_segmentation(Segmentation(prior.grid, tuple(segments), str(request.segmentation.GetName())), contours)
     del prior, segments
-    followups = []
+    followups, grids = [], []
     for number, node in enumerate(request.followups, start=1):
         followups.append(folder / f"followup_{number}{VOLUME_SUFFIX}")
-        hand_over_volume(volume_from_node(node, request.harden), followups[-1])
+        followup = volume_from_node(node)
+        hand_over_volume(followup, followups[-1])
+        grids.append(followup.grid)
+        del followup
     options = request.options
     if request.transform is not None:
         file = folder / "transform.h5"
-        _write_transform(request.transform, file)
+        write_transform(request.transform, grids, file)
         options = replace(options, registration="file", transform_file=file)
     return PropagationJob(
         prior_file,
@@ -248,16 +268,3 @@ def _hand_over(request: RunRequest, folder: Path) -> PropagationJob:
         allow_unverified=request.allow_unverified,
         device=request.device,
     )
-
-
-def _write_transform(node: Any, file: Path) -> None:
-    """The transform as ITK has it, from the follow-up's points to the prior's in LPS: what resampling the prior needs."""
-    import slicer
-
-    storage = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformStorageNode")
-    try:
-        storage.SetFileName(str(file))
-        if not storage.WriteData(node):
-            raise InputError(f"{node.GetName()}: this transform cannot be written as a file; harden or invert it first")
-    finally:
-        slicer.mrmlScene.RemoveNode(storage)

@@ -11,12 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from P2SAMSlicerLib.errors import InputError
+from P2SAMSlicerLib.geometry import Grid
+from P2SAMSlicerLib.orientation import canonical_orientation
 from P2SAMSlicerLib.result import SliceResult, VisitResult
 from P2SAMSlicerLib.result_files import visit_entry
 from P2SAMSlicerLib.slice_record import slice_from_plain, slice_to_plain
 
 #: By this role a result's segmentation refers to its record, its follow-up and its prior's segmentation.
 RECORD_ROLE = "P2SAMSlicer.record"
+#: Attribute of a result's node: how the follow-up lay in the patient when its slices were recorded.
+LAY_ATTRIBUTE = "P2SAMSlicer.recordedAs"
 FORMAT = "P2SAMSlicer record"
 FORMAT_VERSION = 1
 
@@ -49,6 +53,31 @@ def attach_record(node: Any, visit: VisitResult) -> None:
         text.SetHideFromEditors(True)
         node.SetNodeReferenceID(RECORD_ROLE, text.GetID())
     text.SetText(json.dumps(content, allow_nan=False))
+    node.SetAttribute(LAY_ATTRIBUTE, _lay(visit.grid))
+
+
+def check_lies_as_recorded(node: Any, grid: Grid) -> None:
+    """Refuse to read recorded slices on a follow-up that was turned over or resized since: they would be mirrored or swapped.
+
+    A follow-up that is moved, or turned a little, is the same; so is one of which it is not known.
+
+    :param grid: of the follow-up as it lies now.
+    :raises InputError: it has other axes or voxel sizes.
+    """
+    recorded = node.GetAttribute(LAY_ATTRIBUTE)
+    if recorded is not None and recorded != _lay(grid):
+        raise InputError(
+            f"{node.GetName()}: its follow-up was turned or resized since the contours were carried; put it back as it was,"
+            " or carry the contours again"
+        )
+
+
+def _lay(grid: Grid) -> str:
+    """Which stored axis is which of the slices', which way it runs, and the size of the voxels."""
+    orientation = canonical_orientation(grid)
+    axes = zip(orientation.permutation, orientation.flips, strict=True)
+    lengths = " x ".join(f"{length:.4f}" for length in grid.spacing)
+    return " ".join(f"{'-' if flip else '+'}{axis}" for axis, flip in axes) + f", {lengths} mm"
 
 
 def replace_slices(node: Any, segment: str, changed: Sequence[SliceResult]) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from P2SAMSlicerLib.mrml.prompt_nodes import BOX_ROLE, NEGATIVE_ROLE, POSITIVE_ROLE
+from P2SAMSlicerLib.mrml.record_nodes import RECORD_ROLE
 from P2SAMSlicerLib.mrml.review_nodes import remember_drawn
 from P2SAMSlicerLib.mrml.volume_nodes import parent_to_world
 from P2SAMSlicerLib.result import SegmentResult, VisitResult
@@ -19,6 +21,8 @@ NODE_SUFFIX = "propagated"
 SOURCE_TAG = "P2SAM.Source"
 #: By this role a result's segmentation refers to the prior's.
 PRIOR_ROLE = "P2SAMSlicer.priorSegmentation"
+#: Attribute of every result's node: the reference to the prior goes when the prior's segmentation is removed.
+RESULT_ATTRIBUTE = "P2SAMSlicer.result"
 
 
 def show_result(visit: VisitResult, followup_node: Any, prior_segmentation: Any, prior_ids: Mapping[str, str]) -> Any:
@@ -28,7 +32,7 @@ def show_result(visit: VisitResult, followup_node: Any, prior_segmentation: Any,
     transform, so it stays with the follow-up when that is moved.
 
     :param visit: masks lie on the follow-up node's voxels.
-    :param prior_segmentation: its segments' colours, terminology and tags are copied.
+    :param prior_segmentation: its segments' colours, terminology and tags are copied; None if it is no longer there.
     :param prior_ids: id of the prior segment by its name.
     :returns: ``vtkMRMLSegmentationNode``.
     :raises InputError: the follow-up has a parent transform that is not linear, so its voxels are not where it is shown.
@@ -56,15 +60,36 @@ def show_result(visit: VisitResult, followup_node: Any, prior_segmentation: Any,
             node.GetDisplayNode().SetSegmentVisibility(identifier, number < contours or result.mask is None)
             if number < contours or result.mask is None:
                 remember_drawn(node, identifier)
-        node.SetNodeReferenceID(PRIOR_ROLE, prior_segmentation.GetID())
+        node.SetAttribute(RESULT_ATTRIBUTE, "1")
+        if prior_segmentation is not None:
+            node.SetNodeReferenceID(PRIOR_ROLE, prior_segmentation.GetID())
         _place(node, followup_node)
     return node
+
+
+def is_result(node: Any) -> bool:
+    """Whether a segmentation node holds contours that were carried, and not what a person drew."""
+    return node.GetAttribute(RESULT_ATTRIBUTE) is not None or node.GetNodeReferenceID(PRIOR_ROLE) is not None
+
+
+def remove_result(node: Any) -> None:
+    """Take a result out of the scene with its record and its prompts, which would otherwise stay in the views."""
+    import slicer
+
+    own = (RECORD_ROLE, POSITIVE_ROLE, NEGATIVE_ROLE, BOX_ROLE)
+    for each in (*(node.GetNodeReference(role) for role in own), node):
+        if each is None:
+            continue
+        display = each.GetDisplayNode() if each.IsA("vtkMRMLDisplayableNode") else None
+        for part in (display, each.GetStorageNode(), each):
+            if part is not None:
+                slicer.mrmlScene.RemoveNode(part)
 
 
 def _source(segmentation: Any, ids: Mapping[str, str], result: SegmentResult) -> Any:
     """The prior's ``vtkSegment`` that a result stems from, or None where it is gone from the scene."""
     identifier = ids.get(result.source.name)
-    return None if identifier is None else segmentation.GetSegmentation().GetSegment(identifier)
+    return None if identifier is None or segmentation is None else segmentation.GetSegmentation().GetSegment(identifier)
 
 
 def _add(node: Any, segment: Segment, followup_node: Any, source: Any) -> str:

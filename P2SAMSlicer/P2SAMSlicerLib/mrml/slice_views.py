@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from P2SAMSlicerLib.mrml.prompt_nodes import hide_prompts
 from P2SAMSlicerLib.mrml.result_nodes import SOURCE_TAG
 from P2SAMSlicerLib.mrml.review_nodes import DRAWN_TAG
 from P2SAMSlicerLib.mrml.segment_nodes import tag_of
@@ -11,8 +12,11 @@ from P2SAMSlicerLib.result_files import COMPARISON_TAG
 
 
 def show_visit(followup: Any, segmentation: Any) -> None:
-    """Show a follow-up in all slice views, with one segmentation of the results and no other: contours of another visit, the
-    prior's too, lie elsewhere and would mislead.
+    """Show a follow-up in all slice views, with one segmentation of the results and no other.
+
+    Slice views draw whatever lies in their plane, so contours and prompts of other visits would appear on this one.
+
+    :param segmentation: shown; all others are hidden, and so are the prompts that belong to them.
     """
     import slicer.util
 
@@ -22,6 +26,8 @@ def show_visit(followup: Any, segmentation: Any) -> None:
         for other in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
             if other.GetDisplayNode() is not None:
                 other.GetDisplayNode().SetVisibility(other == segmentation)
+            if other != segmentation:
+                hide_prompts(other)
 
 
 def emphasize(segmentation: Any, identifier: str, opacity: float = 0.25) -> None:

@@ -12,6 +12,10 @@ from P2SAMSlicerLib.mrml.segment_nodes import tag_of
 
 #: Name of the chart, its table and (with the segment's name) its series; a new chart takes the place of the one before.
 CHART_NAME = "Volumes by visit"
+#: Attribute of the chart's nodes: a person's own table may have any name.
+CHART_ATTRIBUTE = "P2SAMSlicer.chart"
+#: Columns of the table beside those of the segments, which may have any name but these.
+VISIT_COLUMN, NAME_COLUMN = "P2SAMSlicer visit", "P2SAMSlicer visit name"
 
 
 def volumes_by_visit(results: Sequence[Any]) -> dict[str, list[float | None]]:
@@ -40,13 +44,13 @@ def make_chart(results: Sequence[Any]) -> Any:
     import slicer
     import vtk
 
+    volumes = volumes_by_visit(results)
     for node in _earlier():
         slicer.mrmlScene.RemoveNode(node)
-    volumes = volumes_by_visit(results)
-    table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", CHART_NAME)
+    table = _new("vtkMRMLTableNode", CHART_NAME)
     labels, number = vtk.vtkStringArray(), vtk.vtkFloatArray()
-    labels.SetName("visit name")
-    number.SetName("visit")
+    labels.SetName(NAME_COLUMN)
+    number.SetName(VISIT_COLUMN)
     for position, name in enumerate([_prior_name(results[0]), *(_visit_name(node) for node in results)]):
         labels.InsertNextValue(name)
         number.InsertNextValue(position)
@@ -59,7 +63,7 @@ def make_chart(results: Sequence[Any]) -> Any:
         columns.append(column)
     for column in columns:
         table.AddColumn(column)
-    chart = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotChartNode", CHART_NAME)
+    chart = _new("vtkMRMLPlotChartNode", CHART_NAME)
     chart.SetTitle(CHART_NAME)
     chart.SetXAxisTitle("visit")
     chart.SetYAxisTitle("volume (ml)")
@@ -68,14 +72,22 @@ def make_chart(results: Sequence[Any]) -> Any:
     return chart
 
 
+def _new(kind: str, name: str) -> Any:
+    import slicer
+
+    node = slicer.mrmlScene.AddNewNodeByClass(kind, name)
+    node.SetAttribute(CHART_ATTRIBUTE, "1")
+    return node
+
+
 def _series(table: Any, name: str, results: Sequence[Any]) -> Any:
     import slicer
 
-    series = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", f"{CHART_NAME} {name}")
+    series = _new("vtkMRMLPlotSeriesNode", f"{CHART_NAME} {name}")
     series.SetAndObserveTableNodeID(table.GetID())
-    series.SetXColumnName("visit")
+    series.SetXColumnName(VISIT_COLUMN)
     series.SetYColumnName(name)
-    series.SetLabelColumnName("visit name")
+    series.SetLabelColumnName(NAME_COLUMN)
     series.SetPlotType(slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter)
     series.SetMarkerStyle(slicer.vtkMRMLPlotSeriesNode.MarkerStyleCircle)
     series.SetColor(*_colour(name, results))
@@ -97,7 +109,7 @@ def _earlier() -> list[Any]:
 
     kinds = ("vtkMRMLPlotChartNode", "vtkMRMLPlotSeriesNode", "vtkMRMLTableNode")
     nodes = [node for kind in kinds for node in slicer.util.getNodesByClass(kind)]
-    return [node for node in nodes if str(node.GetName()).startswith(CHART_NAME)]
+    return [node for node in nodes if node.GetAttribute(CHART_ATTRIBUTE) is not None]
 
 
 def _prior_name(node: Any) -> str:
