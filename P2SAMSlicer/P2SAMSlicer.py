@@ -110,8 +110,8 @@ class P2SAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def cleanup(self) -> None:
         """The module goes away, or is loaded again."""
-        self.removeObservers()
         self._setParameterNode(None)
+        self.removeObservers()
         self.panel.close()
         self.logic.close()
 
