@@ -58,12 +58,25 @@ class ModelPanel:
     @property
     def lacking(self) -> str:
         """What is missing to run the model, in words; empty if nothing is."""
-        if self._checkpoint is not None or store.find(self.model) is not None:
-            return ""
+        try:
+            if self._checkpoint is not None or store.find(self.model) is not None:
+                return ""
+        except ImportError:
+            return ""  # the missing packages are told by their own section
         return str(_("{0}: its weights are not on this computer (section Advanced)").format(self.model))
 
     def refresh(self) -> None:
-        """Show where the chosen model's weights are."""
+        """Show where the chosen model's weights are; without the packages that look for them, nothing can be done here."""
+        buttons = ("downloadButton", "verifyButton", "checkpointButton", "modelFolderButton", "clearModelButton")
+        try:
+            store.model_dir()
+        except ImportError:
+            self._ui.modelLabel.text = _("packages are missing")
+            for name in buttons:
+                getattr(self._ui, name).enabled = False
+            return
+        for name in buttons:
+            getattr(self._ui, name).enabled = True
         entry = next(each for each in store.list_models() if each.entry.id == self.model)
         if self._download is not None and self._download.running:
             words = _("fetching {0}: {1} of {2} MB").format(

@@ -82,12 +82,18 @@ def describe(segment: Any, mask: BoolArray | None = None) -> Segment:
 
     :param mask: what it covers; empty if only the description is wanted.
     """
-    from slicerio.segmentation import terminology_entry_from_string
-
     red, green, blue = segment.GetColor()
-    text = tag_of(segment, TERMINOLOGY_TAG)
     covered = np.zeros((0, 0, 0), dtype=np.bool_) if mask is None else mask
-    return Segment(segment.GetName(), covered, (red, green, blue), terminology_entry_from_string(text) if text else None)
+    return Segment(segment.GetName(), covered, (red, green, blue), _terminology(tag_of(segment, TERMINOLOGY_TAG)))
+
+
+def _terminology(text: str | None) -> Any:
+    """The terminology of a tag; None where it says nothing, or before the packages are there that the module installs."""
+    try:
+        from slicerio.segmentation import terminology_entry_from_string
+    except ImportError:
+        return None
+    return terminology_entry_from_string(text) if text else None
 
 
 def _voxels(image: Any) -> NDArray[Any]:
