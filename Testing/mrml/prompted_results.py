@@ -57,7 +57,9 @@ def two_lesions() -> tuple[Volume, BoolArray, list[SliceResult]]:
     return visit(FIRST, SECOND)
 
 
-def result_in_scene(volume: Volume, mask: BoolArray, slices: Sequence[SliceResult], parent: Any = None, name: str = "visit") -> Any:
+def result_in_scene(
+    volume: Volume, mask: BoolArray, slices: Sequence[SliceResult], parent: Any = None, name: str = "visit"
+) -> Any:
     """What a run leaves for a visit: the segmentation node with its record, on a volume node under a parent transform."""
     matrix = matrix_from_grid(volume.grid)
     node = add_volume(matrix, array=volume.array, name=name)
