@@ -11,6 +11,7 @@ import slicer.util
 import vtk
 from P2SAMSlicerLib.mrml.result_nodes import SOURCE_TAG
 from P2SAMSlicerLib.mrml.review_nodes import Decision, decide, mark_seen, review_state, unseen
+from P2SAMSlicerLib.mrml.segment_masks import read_mask
 from P2SAMSlicerLib.mrml.segment_nodes import tag_of
 from P2SAMSlicerLib.mrml.slice_places import SlicePlaces
 from P2SAMSlicerLib.mrml.slice_views import emphasize, go_to, show_registered, show_visit
@@ -91,7 +92,7 @@ class ReviewPanel:
         """Go to a slice of the chosen contour in all views; it counts as looked at."""
         if self.row is None:
             return
-        mask = slicer.util.arrayFromSegmentBinaryLabelmap(self.row.node, self.row.identifier, self.row.followup) > 0
+        mask = read_mask(self.row.node, self.row.identifier, self.row.followup)
         go_to(SlicePlaces.of(self.row.followup).centre(index, mask))
         self._seen(index)
 

@@ -154,9 +154,9 @@ def test_a_point_that_hardly_moved_was_not_moved_and_one_within_its_slices_thick
     show_prompts(node, slices)
     points = node.GetNodeReference(POSITIVE_ROLE)
     here = np.array(points.GetNthControlPointPositionWorld(0))
-    points.SetNthControlPointPositionWorld(0, *(here + [0.0, 0.0, 1.9]).tolist())  # slices are 4 mm apart
+    points.SetNthControlPointPositionWorld(0, *np.add(here, [0.0, 0.0, 1.9]).tolist())  # slices are 4 mm apart
     assert edited_prompts(node, slices, None) == []
-    points.SetNthControlPointPositionWorld(0, *(here + [0.001, 0.0, 0.0]).tolist())
+    points.SetNthControlPointPositionWorld(0, *np.add(here, [0.001, 0.0, 0.0]).tolist())
     assert edited_prompts(node, slices, None) == []
 
 
@@ -233,7 +233,7 @@ def test_a_box_that_is_moved_and_resized_is_read_back_in_pixels(storage: Any, wh
     roi.SetCenterWorld(*(np.array(roi.GetCenterWorld()) + there - here).tolist())
     edit = the_edit(node, slices, each.index)
     assert edit.index == each.index
-    np.testing.assert_allclose(edit.box, each.best.box + [3.0, -2.0, 3.0, -2.0], atol=0.05)
+    np.testing.assert_allclose(edit.box, np.add(each.best.box, [3.0, -2.0, 3.0, -2.0]), atol=0.05)
     np.testing.assert_allclose(edit.points, each.best.points, atol=0.05)
     # twice as wide about its middle
     show_box(node, each)

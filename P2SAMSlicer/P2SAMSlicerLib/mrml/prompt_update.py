@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from P2SAMSlicerLib.edited_prompts import EditedPrompts
 from P2SAMSlicerLib.errors import InputError, P2SAMError
 from P2SAMSlicerLib.geometry import Grid
@@ -22,6 +20,7 @@ from P2SAMSlicerLib.handover_file import (
 from P2SAMSlicerLib.mrml.record_nodes import check_lies_as_recorded, record_of, replace_slices
 from P2SAMSlicerLib.mrml.result_nodes import SOURCE_TAG
 from P2SAMSlicerLib.mrml.review_nodes import forget_seen
+from P2SAMSlicerLib.mrml.segment_masks import read_mask, write_mask
 from P2SAMSlicerLib.mrml.segment_nodes import tag_of
 from P2SAMSlicerLib.mrml.slice_places import SlicePlaces
 from P2SAMSlicerLib.mrml.volume_nodes import volume_from_node
@@ -86,8 +85,6 @@ class PromptUpdates:
         :raises InputError: nothing was edited, there is no record, or an update is under way.
         :raises OutputError: the contour cannot be handed over.
         """
-        import slicer.util
-
         if self.running:
             raise InputError("an update is under way")
         if not edits:
@@ -103,7 +100,7 @@ class PromptUpdates:
         if self._folder is None:
             self._folder = PrivateFolder()
         ct = self._followup_file(followup)
-        mask = slicer.util.arrayFromSegmentBinaryLabelmap(node, identifier, followup) > 0
+        mask = read_mask(node, identifier, followup)
         contour = self._folder.path / f"contour{SEGMENTATION_SUFFIX}"
         hand_over_segmentation(Segmentation(grid, (Segment(name, mask),), "contour"), contour)
         request = Update(
@@ -149,7 +146,7 @@ class PromptUpdates:
             folder.remove()
 
     def _take(self, event: Updated, waiting: _Waiting) -> None:
-        import slicer.util
+        import slicer
 
         node, identifier = waiting.node, waiting.identifier
         there = slicer.mrmlScene.IsNodePresent(node) and node.GetSegmentation().GetSegment(identifier) is not None
@@ -158,7 +155,7 @@ class PromptUpdates:
             raise InputError("the contour was removed from the scene meanwhile")
         mask = read_handed_segmentation(event.mask).segments[0].mask
         event.mask.unlink(missing_ok=True)
-        now = slicer.util.arrayFromSegmentBinaryLabelmap(node, identifier, followup) > 0
+        now = read_mask(node, identifier, followup)
         if not now.shape == mask.shape == waiting.mask.shape:
             raise InputError(f"{node.GetName()}: its follow-up was replaced meanwhile")
         # First, because it refuses where the record is gone.
@@ -166,7 +163,7 @@ class PromptUpdates:
         # Of what was painted while the worker answered nothing is lost that the answer does not change.
         changed = mask != waiting.mask
         now[changed] = mask[changed]
-        slicer.util.updateSegmentBinaryLabelmapFromArray(now.astype(np.uint8), node, identifier, followup)
+        write_mask(now, node, identifier, followup)
         # What changed has to be looked at again.
         forget_seen(node, identifier, [each.index for each in event.slices])
         self.notes, self.seconds, self.encoded = event.notes, event.seconds, event.encoded

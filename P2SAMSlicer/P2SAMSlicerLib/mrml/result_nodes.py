@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from P2SAMSlicerLib.mrml.prompt_nodes import BOX_ROLE, NEGATIVE_ROLE, POSITIVE_ROLE
 from P2SAMSlicerLib.mrml.record_nodes import RECORD_ROLE
 from P2SAMSlicerLib.mrml.review_nodes import remember_drawn
+from P2SAMSlicerLib.mrml.segment_masks import write_mask
 from P2SAMSlicerLib.mrml.volume_nodes import parent_to_world
 from P2SAMSlicerLib.result import SegmentResult, VisitResult
 from P2SAMSlicerLib.result_files import followup_segments
@@ -94,7 +93,7 @@ def _source(segmentation: Any, ids: Mapping[str, str], result: SegmentResult) ->
 
 def _add(node: Any, segment: Segment, followup_node: Any, source: Any) -> str:
     """Add a segment; what the prior's segment has and the library does not know is copied."""
-    import slicer.util
+    import slicer
 
     added = slicer.vtkSegment()
     if source is not None:
@@ -106,7 +105,7 @@ def _add(node: Any, segment: Segment, followup_node: Any, source: Any) -> str:
         added.SetTag(key, value)
     node.GetSegmentation().AddSegment(added)
     identifier = str(node.GetSegmentation().GetSegmentIdBySegment(added))
-    slicer.util.updateSegmentBinaryLabelmapFromArray(segment.mask.astype(np.uint8), node, identifier, followup_node)
+    write_mask(segment.mask, node, identifier, followup_node)
     return identifier
 
 

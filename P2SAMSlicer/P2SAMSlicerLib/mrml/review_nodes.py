@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from P2SAMSlicerLib.errors import InputError
+from P2SAMSlicerLib.mrml.segment_masks import read_mask
 from P2SAMSlicerLib.mrml.segment_nodes import segment_ids, tag_of
 from P2SAMSlicerLib.mrml.slice_places import SlicePlaces
 from P2SAMSlicerLib.result import SliceResult
@@ -206,9 +207,7 @@ def _segment(node: Any, identifier: str) -> Any:
 
 
 def _mask(node: Any, identifier: str) -> Any:
-    import slicer.util
-
-    return slicer.util.arrayFromSegmentBinaryLabelmap(node, identifier, _followup(node)) > 0
+    return read_mask(node, identifier, _followup(node))
 
 
 def _fingerprint(mask: Any) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 
 from P2SAMSlicerLib import demo_data
 from P2SAMSlicerLib.geometry import Grid
+from P2SAMSlicerLib.mrml.segment_masks import write_mask
 from P2SAMSlicerLib.mrml.volume_nodes import matrix_from_grid
 from P2SAMSlicerLib.volume import BoolArray, Volume
 
@@ -72,5 +73,5 @@ def _add_contour(volume: Any, mask: BoolArray, name: str, color: tuple[float, fl
     node.CreateDefaultDisplayNodes()
     node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
     identifier = node.GetSegmentation().AddEmptySegment("", name, color)
-    slicer.util.updateSegmentBinaryLabelmapFromArray(mask.astype(np.uint8), node, identifier, volume)
+    write_mask(mask, node, identifier, volume)
     return node

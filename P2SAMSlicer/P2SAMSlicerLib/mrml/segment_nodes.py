@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from P2SAMSlicerLib.errors import InputError
+from P2SAMSlicerLib.mrml.segment_masks import read_mask
 from P2SAMSlicerLib.mrml.volume_nodes import grid_from_matrix, parent_to_world
 from P2SAMSlicerLib.resample import segments_on_grid
 from P2SAMSlicerLib.volume import BoolArray, Segment, Segmentation, Volume
@@ -66,8 +67,8 @@ def _stored(node: Any, identifier: str, volume_node: Any, volume: Volume) -> Seg
 
     segment = node.GetSegmentation().GetSegment(identifier)
     if segment.GetRepresentation(BINARY_LABELMAP) is None:
-        array = slicer.util.arrayFromSegmentBinaryLabelmap(node, identifier, volume_node)
-        return Segmentation(volume.grid, (describe(segment, array > 0),), node.GetName())
+        mask = read_mask(node, identifier, volume_node)
+        return Segmentation(volume.grid, (describe(segment, mask),), node.GetName())
     image = slicer.vtkOrientedImageData()
     node.GetBinaryLabelmapRepresentation(identifier, image)
     if image.IsEmpty():
