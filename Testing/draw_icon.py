@@ -2,6 +2,8 @@
 
     python Testing/draw_icon.py [FILE]
 
+Without FILE it is written to the root and to the module's own icons.
+
 Draws on a square from 0 to 128 with y upwards. Few, thick shapes, because Slicer shows the icon as small as 24 pixels.
 """
 
@@ -65,4 +67,7 @@ def draw(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    draw(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parents[1] / "P2SAMSlicer.png")
+    root = Path(__file__).resolve().parents[1]
+    usual = [root / "P2SAMSlicer.png", root / "P2SAMSlicer" / "Resources" / "Icons" / "P2SAMSlicer.png"]
+    for target in [Path(name) for name in sys.argv[1:2]] or usual:
+        draw(target)

@@ -328,6 +328,12 @@ def test_the_icon_is_what_its_script_draws(tmp_path: Path) -> None:
     assert np.abs(difference).mean() < 2.0
 
 
+def test_the_module_shows_the_extensions_icon() -> None:
+    # Slicer looks for the module's own icon there, and the Extension Index for the extension's at the root.
+    module_icon = MODULE / "Resources" / "Icons" / "P2SAMSlicer.png"
+    assert module_icon.read_bytes() == (ROOT / "P2SAMSlicer.png").read_bytes()
+
+
 @pytest.mark.skipif(os.name == "nt", reason="needs bash")
 def test_ci_runs_the_test_command_and_stops_at_the_first_fault() -> None:
     script = ROOT / ".ci" / "run"
