@@ -14,12 +14,14 @@ from P2SAMSlicerLib.candidates import REGISTERED, WITHOUT_MODEL, Proposal, Slice
 from P2SAMSlicerLib.change import DEFORMABLE_TOLERANCE_MM, TOLERANCE_MM, VisitChange, compare_visits
 from P2SAMSlicerLib.evidence import LesionEvidence, cells_of_slice
 from P2SAMSlicerLib.expected import expected_contour, signed_pixels_mm
+from P2SAMSlicerLib.geometry import Grid
 from P2SAMSlicerLib.intensity import GreyScale, Window, to_rgb
 from P2SAMSlicerLib.models.protocol import PromptableModel
 from P2SAMSlicerLib.options import PropagationOptions
 from P2SAMSlicerLib.prior_features import channels_last, prior_features
 from P2SAMSlicerLib.region import Region, region_around
 from P2SAMSlicerLib.result import Candidate
+from P2SAMSlicerLib.thin_parts import thinness_of, without_thin_parts
 from P2SAMSlicerLib.volume import BoolArray, Volume
 
 if TYPE_CHECKING:
@@ -69,6 +71,7 @@ class LesionContour:
     :param too_small: the model was not asked.
     :param doubts: what the comparison of the visits says against the contour, in words.
     :param greys: how the slices became the images that the model saw; None if it was not asked.
+    :param removals: what was taken away from the assembled slices, in words with its volume.
     """
 
     mask: BoolArray
@@ -76,6 +79,7 @@ class LesionContour:
     too_small: bool = False
     doubts: tuple[str, ...] = ()
     greys: GreyScale | None = None
+    removals: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -148,8 +152,16 @@ def segment_lesion(model: PromptableModel, lesion: Lesion, options: PropagationO
     # Where the registered contour was preferred to the expected one, as on a lesion that grew, it is not drawn back to it.
     stays = [c is not None and s[c].proposal.origin == REGISTERED for s, c in zip(scored, chosen, strict=True)]
     expected_mm = [view.expected_mm for view in views.slices]
-    mask = contour.assemble(masks, expected_mm, stays, views.indices, region, followup.grid)
-    return LesionContour(mask, _slices(views, scored, chosen, masks), doubts=views.doubts, greys=views.greys)
+    drawn = contour.assemble(masks, expected_mm, stays, views.indices, region, followup.grid)
+    kept = [index for index, preferred in zip(views.indices, stays, strict=True) if preferred]
+    mask = without_thin_parts(drawn, followup.grid, thinness_of(lesion.mask, lesion.prior.grid), kept)
+    removed = _removed(drawn, mask, followup.grid)
+    return LesionContour(mask, _slices(views, scored, chosen, masks), False, views.doubts, views.greys, removed)
+
+
+def _removed(drawn: BoolArray, mask: BoolArray, grid: Grid) -> tuple[str, ...]:
+    volume = float(np.count_nonzero(drawn & ~mask)) * grid.voxel_ml
+    return (f"parts removed that are thinner than the prior's lesion: {volume:.2f} ml",) if volume else ()
 
 
 def _compare(lesion: Lesion, options: PropagationOptions) -> VisitChange | None:

@@ -164,6 +164,7 @@ def _piece(
     window = region_around(carried, followup.grid, options.margin_mm, REGION_PIXELS) if options.mode == "clinical" else None
     carried_all.lesions.append(CarriedLesion(number, window, found.greys, found.slices))
     mask = found.mask
+    carried_all.removals += found.removals
     if mask.any():
         cleaned = _clean(mask, carried, lesion, case, registration)
         mask = cleaned.mask
