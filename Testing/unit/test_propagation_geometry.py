@@ -238,9 +238,13 @@ def test_a_real_visit_gives_the_same_contour_in_another_storage(
     visit_case: Callable[[str], Path], lite_medsam: PromptableModel
 ) -> None:
     prior, mask, followup, truth = real_crop(visit_case("limb_f_stable"))
-    # A few slices of the tumour and one part: the time goes into slices, and storage is the same for all of them.
+    # Three slices of the tumour, every other slice of the follow-up, and one part: the time goes into slices, and storage is
+    # the same for all of them.
     middle = int(np.median(np.flatnonzero(mask.any(axis=(1, 2)))))
-    mask[: middle - 2] = mask[middle + 3 :] = False
+    mask[: middle - 1] = mask[middle + 2 :] = False
+    x, y, z = followup.grid.spacing
+    grid = replace(followup.grid, shape=followup.array[::2].shape, spacing=(x, y, 2 * z))
+    followup, truth = replace(followup, array=followup.array[::2], grid=grid), truth[::2]
     options = PropagationOptions(registration="rigid", max_parts=1)
 
     def run(prior_storage: Storage, followup_storage: Storage) -> BoolArray:
