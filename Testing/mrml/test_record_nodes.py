@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from P2SAMSlicerLib.errors import InputError
-from P2SAMSlicerLib.mrml.record_nodes import RECORD_ROLE, attach_record, record_of
-from small_visits import visit_result
+from P2SAMSlicerLib.geometry import Grid
+from P2SAMSlicerLib.mrml.record_nodes import RECORD_ROLE, attach_record, check_lies_as_recorded, record_of, replace_slices
+from small_visits import FOLLOWUP_GRID, visit_result
 
 pytestmark = pytest.mark.usefixtures("scene")
 
@@ -93,3 +95,42 @@ def test_a_damaged_record_is_told_in_words(content: str, message: str) -> None:
     node.GetNodeReference(RECORD_ROLE).SetText(content)
     with pytest.raises(InputError, match=message):
         record_of(node)
+
+
+def test_changed_slices_take_the_place_of_their_own_lesion_and_number_and_the_rest_of_the_record_stays() -> None:
+    node, visit = segmentation_node(), visit_result()
+    attach_record(node, visit)
+    first, second = visit.segments[0].slices
+    before = json.loads(node.GetNodeReference(RECORD_ROLE).GetText())
+    changed = replace(first, chosen=0, review_priority=1.0, signals={"edited points not obeyed": 1.0})
+    beside = replace(second, lesion=1)  # the same number, but another lesion
+    replace_slices(node, "GTV", [changed, beside])
+    record = record_of(node)
+    assert record is not None
+    kept = [(each.lesion, each.index, each.chosen, each.review_priority) for each in record.slices["GTV"]]
+    assert kept == [(1, 4, 0, 1.0), (2, 5, None, 0.75), (1, 5, None, 0.75)]
+    after = json.loads(node.GetNodeReference(RECORD_ROLE).GetText())
+    assert {**after, "slices": None} == {**before, "slices": None}
+
+
+def test_slices_of_a_segment_that_was_not_recorded_are_refused() -> None:
+    node = segmentation_node()
+    with pytest.raises(InputError, match="nothing is recorded of 'GTV'"):
+        replace_slices(node, "GTV", visit_result().segments[0].slices)
+    attach_record(node, visit_result())
+    with pytest.raises(InputError, match="nothing is recorded of 'PTV'"):
+        replace_slices(node, "PTV", ())
+    node.GetNodeReference(RECORD_ROLE).SetText("{")
+    with pytest.raises(InputError, match="its record cannot be read"):
+        replace_slices(node, "GTV", ())
+
+
+def test_a_moved_followup_lies_as_recorded_and_a_mirrored_or_resized_one_does_not() -> None:
+    node = segmentation_node()
+    check_lies_as_recorded(node, FOLLOWUP_GRID)  # nothing is known
+    attach_record(node, visit_result())
+    check_lies_as_recorded(node, replace(FOLLOWUP_GRID, origin=(500.0, 1.0, -3.0)))
+    turned: Grid = replace(FOLLOWUP_GRID, direction=(-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0))
+    for grid in (turned, replace(FOLLOWUP_GRID, spacing=(2.5, 2.7, 5.0))):
+        with pytest.raises(InputError, match="second visit propagated: its follow-up was turned or resized"):
+            check_lies_as_recorded(node, grid)

@@ -6,9 +6,10 @@ import shutil
 from pathlib import Path
 
 from P2SAMSlicerLib.atomic_file import atomic_write, check_writable
+from P2SAMSlicerLib.errors import ModelError
 from P2SAMSlicerLib.models import store
 from P2SAMSlicerLib.models.catalogue import CatalogueEntry, catalogue
-from P2SAMSlicerLib.models.checkpoint import check_file
+from P2SAMSlicerLib.models.checkpoint import check_file, hash_file
 
 
 def take_weights(folder: Path) -> list[str]:
@@ -31,6 +32,9 @@ def take_weights(folder: Path) -> list[str]:
             target.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(target) as temporary:
                 shutil.copyfile(source, temporary)
+                # What was read a second time from a bad medium need not be what was checked.
+                if hash_file(temporary) != entry.sha256:
+                    raise ModelError(f"{source.name}: the copy has another SHA-256 than the file; copy the folder again")
             taken.append(entry.id)
     return taken
 
