@@ -50,12 +50,11 @@ class P2SAMSlicer(ScriptedLoadableModule):
 def registerSampleData() -> None:
     """Offer the demonstration's visits in the module Sample Data; the files' SHA-256 are checked before they are read."""
     import SampleData
-    from P2SAMSlicerLib.mrml.sample_visits import DESCRIPTION, add_lung_visits
+    from P2SAMSlicerLib.mrml.sample_visits import add_lung_visits
 
     SampleData.SampleDataLogic.registerCustomSampleDataSource(
         category="P2SAMSlicer",
         sampleName="P2SAMSlicerLung",
-        sampleDescription=DESCRIPTION,
         customDownloader=lambda _source: add_lung_visits(),
     )
 
@@ -110,8 +109,8 @@ class P2SAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def cleanup(self) -> None:
         """The module goes away, or is loaded again."""
-        self.removeObservers()
         self._setParameterNode(None)
+        self.removeObservers()
         self.panel.close()
         self.logic.close()
 
@@ -159,7 +158,7 @@ class P2SAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if parameterNode is not None:
             self._parameterNodeGuiTag = parameterNode.connectGui(self.ui)
             self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameters)
-            self._onParameters()
+            self.panel.parametersReplaced()
 
     def _onParameters(self, _caller: Any = None, _event: Any = None) -> None:
         if self._parameterNode is not None:
@@ -228,7 +227,7 @@ class P2SAMSlicerLogic(ScriptedLoadableModuleLogic):
             priorVolumeNode,
             priorSegmentationNode,
             followUps,
-            None if segmentIDs is None else tuple(segmentIDs),
+            (segmentIDs,) if isinstance(segmentIDs, str) else None if segmentIDs is None else tuple(segmentIDs),
             PropagationOptions() if options is None else options,
         )
         self.start(request, progressCallback or (lambda _progress: None))
@@ -316,9 +315,11 @@ class P2SAMSlicerLogic(ScriptedLoadableModuleLogic):
             self.updates.poll()
 
     def cancel(self) -> None:
-        """End the run, and the worker process with all that it started, at once."""
+        """End the run, and the worker process with all that it started, at once; the answer to edited prompts is given up."""
         if self.lastRun is not None:
             self.lastRun.cancel()
+        if self.updates is not None:
+            self.updates.close()
 
     def close(self) -> None:
         """End the worker process."""

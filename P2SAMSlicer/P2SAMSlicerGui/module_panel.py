@@ -17,7 +17,8 @@ from P2SAMSlicerGui.run_panel import RunPanel
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.mrml.prompt_update import ModelChoice
 from P2SAMSlicerLib.mrml.propagation_run import RunRequest
-from P2SAMSlicerLib.mrml.result_nodes import PRIOR_ROLE
+from P2SAMSlicerLib.mrml.result_nodes import is_result
+from P2SAMSlicerLib.mrml.result_removal import remove_leftovers
 from P2SAMSlicerLib.options import PropagationOptions
 from slicer.i18n import tr as _
 
@@ -40,7 +41,6 @@ class ModulePanel:
         self._prompts = PromptsPanel(ui, logic, self.modelChoice, self._on_updated)
         self._review = ReviewPanel(ui, self._prompts.show)
         ui.followUpSelector.connect("checkedNodesChanged()", self._on_followups)
-        ui.modeSelector.connect("currentIndexChanged(int)", self._on_mode)
         self._mode = "clinical"
         self._soon = qt.QTimer()
         self._soon.setSingleShot(True)
@@ -52,6 +52,7 @@ class ModulePanel:
         """Read scene and computer again."""
         self._lacking = self._packages.refresh()
         self._model.refresh()
+        remove_leftovers()
         self._review.refresh()
         if self._review.row is None:
             self._prompts.hide()
@@ -66,13 +67,18 @@ class ModulePanel:
         parameters = self._parameters()
         if parameters is None:
             return
+        if parameters.mode != self._mode:
+            self._take_mode(parameters)
         self._carry.show(parameters.priorSegmentation)
         self._check_followups(parameters)
         own = parameters.registration == "transform"
         self._ui.transformSelector.enabled = own
-        if parameters.mode != self._mode:
-            self._mode = parameters.mode
         self._refresh_run()
+
+    def parametersReplaced(self) -> None:
+        """Other settings are there, with the numbers that belong to their mode."""
+        self._mode = self._parameters().mode
+        self.parametersChanged()
 
     def chooseFirstVolumes(self) -> None:
         """In a scene with one contoured CT and others, choose them: the person only has to look and to click."""
@@ -80,7 +86,7 @@ class ModulePanel:
         contours = [
             node
             for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
-            if node.GetNodeReferenceID(PRIOR_ROLE) is None and node.GetSegmentation().GetNumberOfSegments()
+            if not is_result(node) and node.GetSegmentation().GetNumberOfSegments()
         ]
         volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
         volumes = [node for node in volumes if node.GetClassName() == "vtkMRMLScalarVolumeNode"]
@@ -99,6 +105,7 @@ class ModulePanel:
         self._run.stop()
         self._review.close()
         self._prompts.close()
+        self._carry.show(None)
 
     def close(self) -> None:
         """End everything."""
@@ -178,12 +185,11 @@ class ModulePanel:
                 selector.setCheckState(node, state)
         self._choosing = False
 
-    def _on_mode(self, _index: int) -> None:
+    def _take_mode(self, parameters: Any) -> None:
         """Each mode has its own usual numbers; what a person changed beyond them is set back with the mode."""
-        parameters = self._parameters()
-        if parameters is None or parameters.mode == self._mode:
-            return
         self._mode = parameters.mode
+        if slicer.mrmlScene.IsImporting():
+            return  # a loaded scene has its own numbers
         usual = PropagationOptions(mode=parameters.mode)
         parameters.parts, parameters.negatives = usual.parts, usual.negative_counts[0]
 

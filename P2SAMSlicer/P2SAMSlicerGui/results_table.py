@@ -11,9 +11,10 @@ import qt
 import slicer
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.mrml.record_nodes import RECORD_ROLE, record_of
-from P2SAMSlicerLib.mrml.result_nodes import PRIOR_ROLE, SOURCE_TAG
+from P2SAMSlicerLib.mrml.result_nodes import SOURCE_TAG, is_result
 from P2SAMSlicerLib.mrml.review_nodes import contour_volume_ml, contours_to_review, review_state
 from P2SAMSlicerLib.mrml.segment_nodes import tag_of
+from P2SAMSlicerLib.mrml.slice_places import SlicePlaces
 from P2SAMSlicerLib.result import SliceResult
 from slicer.i18n import tr as _
 
@@ -39,6 +40,15 @@ class ResultRow:
         return self.node.GetNodeReference(self.node.GetReferenceImageGeometryReferenceRole())
 
     @property
+    def obstacle(self) -> str:
+        """Why the contour cannot be looked at now, in words; empty if nothing is in the way."""
+        try:
+            SlicePlaces.of(self.followup)
+        except InputError as error:
+            return str(error)
+        return ""
+
+    @property
     def revision(self) -> tuple[str, str, int]:
         """Changes when another contour is meant, or when its record changed."""
         record = self.node.GetNodeReference(RECORD_ROLE)
@@ -59,7 +69,7 @@ def result_rows() -> list[ResultRow]:
     """All contours of the scene that were carried and whose follow-up is still there, by visit."""
     rows = []
     for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
-        if node.GetNodeReferenceID(PRIOR_ROLE) is None:
+        if not is_result(node):
             continue
         try:
             record = record_of(node)
@@ -116,6 +126,8 @@ class ResultsTable:
 
 
 def _texts(row: ResultRow) -> list[str]:
+    if row.obstacle:
+        return [str(row.followup.GetName()), str(row.segment.GetName()), *[""] * 6, row.obstacle]
     state = review_state(row.node, row.identifier)
     now = contour_volume_ml(row.node, row.identifier)
     before, shift = row.entry.get("prior_volume_ml"), row.entry.get("centroid_shift_mm")

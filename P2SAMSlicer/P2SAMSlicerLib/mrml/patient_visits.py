@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from P2SAMSlicerLib.errors import InputError
-from P2SAMSlicerLib.mrml.result_nodes import PRIOR_ROLE
+from P2SAMSlicerLib.mrml.result_nodes import is_result
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _study(hierarchy: Any, item: int, constants: Any) -> _Study:
         str(hierarchy.GetItemAttribute(item, constants.GetDICOMStudyDateAttributeName()) or ""),
         tuple(volumes),
         # Contours that were carried here are results, not what a physician drew.
-        tuple(node for node in contours if node.GetNodeReferenceID(PRIOR_ROLE) is None),
+        tuple(node for node in contours if not is_result(node)),
     )
 
 

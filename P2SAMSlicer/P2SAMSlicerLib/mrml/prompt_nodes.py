@@ -6,7 +6,7 @@ of the slice that is shown is a region of interest. All are locked until prompts
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from P2SAMSlicerLib.edited_prompts import EditedPrompts
 from P2SAMSlicerLib.geometry import Grid
+from P2SAMSlicerLib.mrml.result_removal import mark_as_part, markups_of_others
 from P2SAMSlicerLib.mrml.slice_places import SlicePlaces
 from P2SAMSlicerLib.mrml.volume_nodes import RAS_TO_LPS
 from P2SAMSlicerLib.result import SliceResult
@@ -33,6 +34,8 @@ def show_prompts(node: Any, slices: Sequence[SliceResult]) -> None:
     :param slices: of the contour, from its record.
     """
     grid = _grid(node)
+    for other in markups_of_others(node):  # they lie where the lesion is on another visit
+        other.SetDisplayVisibility(False)
     for role, label in ((POSITIVE_ROLE, 1), (NEGATIVE_ROLE, 0)):
         points = _points_node(node, role, label)
         points.RemoveAllControlPoints()
@@ -44,13 +47,23 @@ def show_prompts(node: Any, slices: Sequence[SliceResult]) -> None:
                 number = points.AddControlPoint(-left, -posterior, superior)
                 points.SetNthControlPointDescription(number, f"lesion {each.lesion}")
         points.SetLocked(True)
+        points.SetDisplayVisibility(True)
     box = node.GetNodeReference(BOX_ROLE)
     if box is not None:
         box.SetDisplayVisibility(False)
 
 
-def show_box(node: Any, shown: SliceResult | None) -> None:
-    """Show the chosen box of one slice; hide it where there is none."""
+def slice_with_box(slices: Sequence[SliceResult], index: int | None) -> SliceResult | None:
+    """Whose box is shown on a slice: of several lesions the first that has one; None where none has."""
+    own = [each for each in slices if each.index == index and each.best is not None and each.best.box is not None]
+    return own[0] if own else None
+
+
+def show_box(node: Any, shown: SliceResult | None, edited: NDArray[np.float32] | None = None) -> None:
+    """Show the chosen box of one slice; hide it where there is none.
+
+    :param edited: what a person made of the box before; None if nothing.
+    """
     roi = node.GetNodeReference(BOX_ROLE)
     best = None if shown is None else shown.best
     if shown is None or best is None or best.box is None:
@@ -61,7 +74,7 @@ def show_box(node: Any, shown: SliceResult | None) -> None:
         roi = _new(node, BOX_ROLE, "vtkMRMLMarkupsROINode", "box", BOX_COLOUR)
         roi.GetDisplayNode().SetFillOpacity(0.0)
         roi.SetLocked(True)
-    _place_box(roi, best.box, shown, SlicePlaces.of(_followup(node)))
+    _place_box(roi, best.box if edited is None else edited, shown, SlicePlaces.of(_followup(node)))
     roi.SetDisplayVisibility(True)
 
 
@@ -86,14 +99,33 @@ def place_point(node: Any, positive: bool) -> None:
     interaction.SetCurrentInteractionMode(interaction.Place)
 
 
-def edited_prompts(node: Any, slices: Sequence[SliceResult], shown: int | None) -> list[EditedPrompts]:
+def edited_box(node: Any, slices: Sequence[SliceResult], shown: int | None) -> tuple[SliceResult, NDArray[np.float32]] | None:
+    """The box that is shown, if a person changed it, and whose it is."""
+    owner = slice_with_box(slices, shown)
+    box = None if owner is None else _box_now(node, owner, _grid(node))
+    if owner is None or box is None or owner.best is None or owner.best.box is None or not _moved(box, owner.best.box):
+        return None
+    return owner, box
+
+
+def edited_prompts(
+    node: Any,
+    slices: Sequence[SliceResult],
+    shown: int | None,
+    boxes: Mapping[tuple[int, int], NDArray[np.float32]] | None = None,
+) -> list[EditedPrompts]:
     """The slices on which a person changed points or the box.
 
     A new point belongs to the lesion of its slice whose image it lies in; where there are several, to the one whose contour is
     nearest. Points beside all slices of the contour do not count.
 
     :param shown: number of the slice whose box is shown; None if no box is.
+    :param boxes: boxes by lesion and slice that were changed while those slices were shown.
     """
+    changed = dict(boxes or {})
+    now = edited_box(node, slices, shown)
+    if now is not None:
+        changed[now[0].lesion, now[0].index] = now[1]
     grid, places = _grid(node), [(POSITIVE_ROLE, 1), (NEGATIVE_ROLE, 0)]
     gathered: dict[tuple[int, int], list[tuple[NDArray[np.float64], int]]] = {(s.lesion, s.index): [] for s in slices}
     by_index: dict[int, list[SliceResult]] = {}
@@ -112,8 +144,9 @@ def edited_prompts(node: Any, slices: Sequence[SliceResult], shown: int | None) 
         points = np.array([point for point, _label in found], dtype=np.float32).reshape(-1, 2)
         labels = np.array([label for _point, label in found], dtype=np.int64)
         recorded = None if each.best is None else each.best.box
-        box = _box_now(node, each, grid) if each.index == shown and recorded is not None else recorded
-        if _differ(each, points, labels) or (box is not None and recorded is not None and _moved(box, recorded)):
+        key = (each.lesion, each.index)
+        box = changed.get(key, recorded)
+        if key in changed or _differ(each, points, labels):
             edits.append(EditedPrompts(each.index, points, labels, box, each.lesion))
     return edits
 
@@ -145,6 +178,7 @@ def _new(node: Any, role: str, kind: str, name: str, colour: tuple[float, float,
     made.CreateDefaultDisplayNodes()
     made.GetDisplayNode().SetColor(*colour)
     made.GetDisplayNode().SetSelectedColor(*colour)
+    mark_as_part(made)
     node.SetNodeReferenceID(role, made.GetID())
     return made
 

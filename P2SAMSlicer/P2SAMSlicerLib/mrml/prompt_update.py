@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from P2SAMSlicerLib.edited_prompts import EditedPrompts
-from P2SAMSlicerLib.errors import InputError
+from P2SAMSlicerLib.errors import InputError, P2SAMError, unexpected
 from P2SAMSlicerLib.geometry import Grid
 from P2SAMSlicerLib.handover_file import (
     SEGMENTATION_SUFFIX,
@@ -25,6 +25,7 @@ from P2SAMSlicerLib.mrml.review_nodes import forget_seen
 from P2SAMSlicerLib.mrml.segment_nodes import tag_of
 from P2SAMSlicerLib.mrml.slice_places import SlicePlaces
 from P2SAMSlicerLib.mrml.volume_nodes import volume_from_node
+from P2SAMSlicerLib.mrml.watched_node import WatchedNode
 from P2SAMSlicerLib.volume import Segment, Segmentation
 from P2SAMSlicerLib.worker.client import WorkerClient
 from P2SAMSlicerLib.worker.messages import Refused, Update, Updated, WorkerFailed
@@ -51,7 +52,7 @@ class PromptUpdates:
         self._client = client
         self._folder: PrivateFolder | None = None
         self._handed: dict[str, tuple[tuple[int, Grid], Path]] = {}
-        self._waiting: tuple[int, Any, str] | None = None
+        self._waiting: tuple[int, WatchedNode, str] | None = None
         self.error: str | None = None
         self.notes: tuple[str, ...] = ()
         self.seconds: float | None = None
@@ -102,13 +103,13 @@ class PromptUpdates:
             model.device,
         )
         self.error, self.notes, self.seconds, self.encoded = None, (), None, None
-        self._waiting = (self._client.send(request), node.GetID(), identifier)
+        self._waiting = (self._client.send(request), WatchedNode(node), identifier)
 
     def poll(self) -> None:
         """Take in the answer if it came."""
         if self._waiting is None:
             return
-        number, node_id, identifier = self._waiting
+        number, watched, identifier = self._waiting
         for event in self._client.poll():
             if isinstance(event, WorkerFailed):
                 self.error, self._waiting = "\n".join((event.message, *event.log)), None
@@ -116,7 +117,12 @@ class PromptUpdates:
                 self.error, self._waiting = event.message, None
             elif isinstance(event, Updated) and event.request == number:
                 self._waiting = None
-                self._take(event, node_id, identifier)
+                try:
+                    self._take(event, watched.node, identifier)
+                except P2SAMError as error:
+                    self.error = str(error)
+                except Exception as error:  # the follow-up was replaced meanwhile, for example
+                    self.error = unexpected(error)
 
     def close(self) -> None:
         """Forget what was handed over."""
@@ -126,10 +132,9 @@ class PromptUpdates:
         if folder is not None:
             folder.remove()
 
-    def _take(self, event: Updated, node_id: str, identifier: str) -> None:
+    def _take(self, event: Updated, node: Any, identifier: str) -> None:
         import slicer.util
 
-        node = slicer.mrmlScene.GetNodeByID(node_id)
         segment = None if node is None else node.GetSegmentation().GetSegment(identifier)
         followup = None if node is None else node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
         if segment is None or followup is None:

@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from P2SAMSlicerLib.cli.job import PropagationJob
-from P2SAMSlicerLib.errors import InputError
+from P2SAMSlicerLib.errors import InputError, unexpected
 from P2SAMSlicerLib.handover_file import SEGMENTATION_SUFFIX, VOLUME_SUFFIX, hand_over_segmentation, hand_over_volume
 from P2SAMSlicerLib.models.catalogue import default_model
 from P2SAMSlicerLib.mrml.record_nodes import attach_record
-from P2SAMSlicerLib.mrml.result_nodes import PRIOR_ROLE, show_result
-from P2SAMSlicerLib.mrml.review_nodes import touched_segments
-from P2SAMSlicerLib.mrml.segment_nodes import segment_ids, segments_from_node
-from P2SAMSlicerLib.mrml.volume_nodes import volume_from_node
+from P2SAMSlicerLib.mrml.result_nodes import PRIOR_ROLE, SOURCE_TAG, show_result
+from P2SAMSlicerLib.mrml.result_removal import remove_result
+from P2SAMSlicerLib.mrml.review_nodes import contours_to_review, touched_segments
+from P2SAMSlicerLib.mrml.segment_nodes import segment_ids, segments_from_node, tag_of
+from P2SAMSlicerLib.mrml.volume_nodes import parent_to_world, volume_from_node
+from P2SAMSlicerLib.mrml.watched_node import WatchedNode
 from P2SAMSlicerLib.options import PropagationOptions
+from P2SAMSlicerLib.result import VisitResult
 from P2SAMSlicerLib.visit_record import read_visit
 from P2SAMSlicerLib.volume import Segmentation
 from P2SAMSlicerLib.worker.client import WorkerClient
@@ -37,7 +40,8 @@ class RunRequest:
     :param followups: volume nodes of the later visits.
     :param segments: ids in the segmentation; None for all.
     :param transform: ``vtkMRMLTransformNode`` that moves the prior onto the follow-up; None to register.
-    :param harden: take non-linear parent transforms of the volumes in, instead of refusing them.
+    :param harden: take a non-linear parent transform of the prior in, instead of refusing it. A follow-up's is refused always:
+        the contours would lie on other voxels than the node has.
     :param checkpoint: weights file instead of the model's own.
     """
 
@@ -62,12 +66,15 @@ class RunRequest:
             raise InputError("choose the prior CT")
         if self.segmentation is None:
             raise InputError("choose the segmentation of the prior CT")
-        if not self.followups:
+        if not self.followups or None in self.followups:
             raise InputError("choose at least one follow-up CT")
         if self.prior in self.followups:
             raise InputError(f"{self.prior.GetName()}: is the prior; choose another volume as follow-up")
         if len(set(self.followups)) < len(self.followups):
             raise InputError("a follow-up is chosen twice")
+        of = self.segmentation.GetNodeReference(self.segmentation.GetReferenceImageGeometryReferenceRole())
+        if of in self.followups:
+            raise InputError(f"{self.segmentation.GetName()}: its contours are those of the follow-up {of.GetName()}")
         if self.segments is not None and not self.segments:
             raise InputError("choose at least one segment to carry")
         names = list(self.prior_ids())
@@ -75,6 +82,8 @@ class RunRequest:
             raise InputError(f"{self.segmentation.GetName()}: no segment to carry")
         self.options.check()
         self.options.check_names(names)
+        for node in self.followups if self.harden else (self.prior, *self.followups):
+            parent_to_world(node)
 
     def prior_ids(self) -> dict[str, str]:
         """Id of each segment that is carried, by its name.
@@ -110,10 +119,11 @@ class PropagationRun:
         request.check()
         self._client, self._told = client, told
         self._ids = request.prior_ids()
-        # Kept by id: a node may be removed from the scene while the worker works on its copy.
-        self._followups = [str(node.GetID()) for node in request.followups]
+        # A node may be removed from the scene while the worker works on its copy.
+        self._followups = [WatchedNode(node) for node in request.followups]
         self._names = [str(node.GetName()) for node in request.followups]
-        self._segmentation = str(request.segmentation.GetID())
+        self._segmentation = WatchedNode(request.segmentation)
+        self._events: list[Event] = []
         self._folder: PrivateFolder | None = PrivateFolder()
         self.nodes: list[Any] = []
         self.problems: list[str] = []
@@ -136,8 +146,10 @@ class PropagationRun:
         """Take in what the worker told since the last time."""
         if not self.running:
             return
-        for event in self._client.poll():
-            self._take(event)
+        # Kept, and taken one by one: an error in the caller's own function must not lose what comes after it.
+        self._events += self._client.poll()
+        while self.running and self._events:
+            self._take(self._events.pop(0))
 
     def cancel(self) -> None:
         """End the run and the worker with it. What was shown of finished follow-ups stays."""
@@ -164,32 +176,39 @@ class PropagationRun:
             self._end()
 
     def _show(self, event: VisitDone) -> None:
-        import slicer
-
         name = self._names[event.number]
+        followup, segmentation = self._followups[event.number].node, self._segmentation.node
         if event.record is None:
             self.problems.append(f"{name}: {event.failure}")
-            return
-        followup = slicer.mrmlScene.GetNodeByID(self._followups[event.number])
-        if followup is None:
+        elif followup is None:
             self.problems.append(f"{name}: was removed from the scene during the run, and so was its result")
-            return
-        visit = read_visit(event.record)
-        event.record.unlink(missing_ok=True)
-        segmentation = slicer.mrmlScene.GetNodeByID(self._segmentation)
+        elif segmentation is None:
+            self.problems.append(f"{name}: the prior's segmentation was removed during the run, so there is no result")
+        else:
+            try:
+                visit = read_visit(event.record)
+                event.record.unlink(missing_ok=True)
+                self.nodes.append(self._made(replace(visit, name=name), followup, segmentation))
+            except InputError as error:
+                self.problems.append(f"{name}: {error}")
+            except ValueError as error:  # replaced meanwhile
+                self.problems.append(f"{name}: changed during the run; {error}")
+            except Exception as error:  # the run has to come to its end
+                self.problems.append(f"{name}: {unexpected(error)}")
+
+    def _made(self, visit: VisitResult, followup: Any, segmentation: Any) -> Any:
+        """The node of a result; what it takes the place of is removed."""
         before = earlier_results(followup, segmentation)
-        try:
-            node = show_result(replace(visit, name=name), followup, segmentation, self._ids)
-        except (InputError, ValueError) as error:  # moved or replaced meanwhile
-            self.problems.append(f"{name}: changed during the run; {error}")
-            return
+        node = show_result(visit, followup, segmentation, self._ids)
         attach_record(node, visit)
         for each in before:
-            if not touched_segments(each):
-                slicer.mrmlScene.RemoveNode(each)
-        self.nodes.append(node)
+            # A contour that was not carried again this time is not replaced, and a person's work never is.
+            if _sources(each) <= _sources(node) and not touched_segments(each):
+                remove_result(each)
+        return node
 
     def _end(self) -> None:
+        self._events = []
         folder, self._folder = self._folder, None
         if folder is not None:
             folder.remove()
@@ -204,6 +223,11 @@ def earlier_results(followup: Any, segmentation: Any) -> list[Any]:
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     same = [node for node in nodes if node.GetNodeReferenceID(PRIOR_ROLE) == segmentation.GetID()]
     return [node for node in same if node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole()) == followup]
+
+
+def _sources(node: Any) -> set[str | None]:
+    """Names of the prior's segments of which a result has contours."""
+    return {tag_of(node.GetSegmentation().GetSegment(each), SOURCE_TAG) for each in contours_to_review(node)}
 
 
 def reviewed_results(request: RunRequest) -> Mapping[str, Sequence[str]]:

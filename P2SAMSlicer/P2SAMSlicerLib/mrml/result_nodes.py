@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from P2SAMSlicerLib.mrml.review_nodes import remember_drawn
+from P2SAMSlicerLib.mrml.review_nodes import contours_to_review, forget_review, remember_drawn
 from P2SAMSlicerLib.mrml.volume_nodes import parent_to_world
 from P2SAMSlicerLib.result import SegmentResult, VisitResult
 from P2SAMSlicerLib.result_files import followup_segments
@@ -61,6 +61,11 @@ def show_result(visit: VisitResult, followup_node: Any, prior_segmentation: Any,
     return node
 
 
+def is_result(node: Any) -> bool:
+    """Whether contours of a segmentation were carried here; also after the prior's segmentation was removed."""
+    return node.GetNodeReferenceID(PRIOR_ROLE) is not None or bool(contours_to_review(node))
+
+
 def _source(segmentation: Any, ids: Mapping[str, str], result: SegmentResult) -> Any:
     """The prior's ``vtkSegment`` that a result stems from, or None where it is gone from the scene."""
     identifier = ids.get(result.source.name)
@@ -74,6 +79,7 @@ def _add(node: Any, segment: Segment, followup_node: Any, source: Any) -> str:
     added = slicer.vtkSegment()
     if source is not None:
         added.DeepCopyMetadata(source)
+        forget_review(added)  # the prior's contour may be a result that was reviewed
     added.SetName(segment.name)
     if segment.color is not None:
         added.SetColor(segment.color)

@@ -8,16 +8,20 @@ from typing import Any
 def show_visit(followup: Any, segmentation: Any) -> None:
     """Show a follow-up in all slice views, with one segmentation of the results and no other.
 
-    :param segmentation: shown; other segmentations on the same volume are hidden.
+    :param segmentation: shown. Hidden are all others on the same volume, the results of other visits, and the contours on the
+        prior, which would be drawn where the tumour was on another day.
     """
     import slicer.util
+
+    from P2SAMSlicerLib.mrml.result_nodes import PRIOR_ROLE, is_result
 
     with slicer.util.RenderBlocker():
         for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
             composite.SetBackgroundVolumeID(followup.GetID())
         role = segmentation.GetReferenceImageGeometryReferenceRole()
         for other in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
-            if other.GetNodeReferenceID(role) == followup.GetID() and other.GetDisplayNode() is not None:
+            drawn = other.GetNodeReferenceID(role) == followup.GetID() or other == segmentation.GetNodeReference(PRIOR_ROLE)
+            if (drawn or is_result(other)) and other.GetDisplayNode() is not None:
                 other.GetDisplayNode().SetVisibility(other == segmentation)
 
 
