@@ -140,9 +140,11 @@ class P2SAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.initializeParameterNode()
             self.panel.refresh()
 
-    def onNodeRemoved(self, _caller: Any = None, _event: Any = None) -> None:
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def onNodeRemoved(self, _caller: Any = None, _event: Any = None, node: Any = None) -> None:
         """A result or its follow-up may be gone: look when all of it is."""
-        self.panel.refreshSoon()
+        if node is not None and node.GetClassName() in ("vtkMRMLSegmentationNode", "vtkMRMLScalarVolumeNode"):
+            self.panel.refreshSoon()
 
     def initializeParameterNode(self) -> None:
         """Take the scene's settings, or begin with the usual ones."""

@@ -12,6 +12,7 @@ import vtk
 from P2SAMSlicerGui.results_table import ResultRow, ResultsTable
 from P2SAMSlicerGui.slices_table import SlicesTable
 from P2SAMSlicerLib.mrml.review_nodes import Decision, decide, mark_seen, review_state, unseen
+from P2SAMSlicerLib.mrml.segment_nodes import mask_on
 from P2SAMSlicerLib.mrml.slice_places import SlicePlaces
 from P2SAMSlicerLib.mrml.slice_views import emphasize, go_to, show_visit
 from P2SAMSlicerLib.mrml.volume_chart import make_chart, results_by_visit
@@ -94,7 +95,7 @@ class ReviewPanel:
     def _go_to(self, index: int) -> None:
         if self.row is None:
             return
-        mask = slicer.util.arrayFromSegmentBinaryLabelmap(self.row.node, self.row.identifier, self.row.followup) > 0
+        mask = mask_on(self.row.node, self.row.identifier, self.row.followup)
         go_to(SlicePlaces.of(self.row.followup).centre(index, mask))
         self._seen(index)
 

@@ -22,7 +22,7 @@ from P2SAMSlicerLib.handover_file import (
 from P2SAMSlicerLib.mrml.record_nodes import record_of, replace_slices
 from P2SAMSlicerLib.mrml.result_nodes import SOURCE_TAG
 from P2SAMSlicerLib.mrml.review_nodes import forget_seen
-from P2SAMSlicerLib.mrml.segment_nodes import tag_of
+from P2SAMSlicerLib.mrml.segment_nodes import mask_on, tag_of
 from P2SAMSlicerLib.mrml.slice_places import SlicePlaces
 from P2SAMSlicerLib.mrml.volume_nodes import volume_from_node
 from P2SAMSlicerLib.mrml.watched_node import WatchedNode
@@ -72,8 +72,6 @@ class PromptUpdates:
         :raises InputError: nothing was edited, there is no record, or an update is under way.
         :raises OutputError: the contour cannot be handed over.
         """
-        import slicer.util
-
         if self.running:
             raise InputError("an update is under way")
         if not edits:
@@ -87,7 +85,7 @@ class PromptUpdates:
         if self._folder is None:
             self._folder = PrivateFolder()
         ct = self._followup_file(followup)
-        mask = slicer.util.arrayFromSegmentBinaryLabelmap(node, identifier, followup) > 0
+        mask = mask_on(node, identifier, followup)
         contour = self._folder.path / f"contour{SEGMENTATION_SUFFIX}"
         grid = SlicePlaces.of(followup).grid
         hand_over_segmentation(Segmentation(grid, (Segment(name, mask),), "contour"), contour)

@@ -16,9 +16,7 @@ def mark_as_part(node: Any) -> None:
 
 def remove_result(node: Any) -> None:
     """Remove a result's segmentation node and its parts."""
-    import slicer
-
-    slicer.mrmlScene.RemoveNode(node)
+    _remove(node)
     remove_leftovers()
 
 
@@ -33,7 +31,7 @@ def remove_leftovers() -> None:
     for kind in _PART_KINDS:
         for each in _nodes(kind):
             if each.GetAttribute(PART_ATTRIBUTE) is not None and each.GetID() not in needed:
-                scene.RemoveNode(each)
+                _remove(each)
 
 
 def parts_of(node: Any) -> list[Any]:
@@ -49,6 +47,19 @@ def markups_of_others(node: Any) -> list[Any]:
     own = {each.GetID() for each in parts_of(node)}
     marked = [each for kind in _PART_KINDS[1:] for each in _nodes(kind) if each.GetAttribute(PART_ATTRIBUTE) is not None]
     return [each for each in marked if each.GetID() not in own]
+
+
+def _remove(node: Any) -> None:
+    """Remove a node with its display and storage nodes, which the scene would keep."""
+    import slicer
+
+    helpers = []
+    if node.IsA("vtkMRMLDisplayableNode"):
+        helpers += [node.GetNthDisplayNode(number) for number in range(node.GetNumberOfDisplayNodes())]
+    helpers += [node.GetNthStorageNode(number) for number in range(node.GetNumberOfStorageNodes())]
+    for each in (node, *helpers):
+        if each is not None:
+            slicer.mrmlScene.RemoveNode(each)
 
 
 def _nodes(kind: str) -> list[Any]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from P2SAMSlicerLib.errors import InputError
-from P2SAMSlicerLib.mrml.segment_nodes import segment_ids, tag_of
+from P2SAMSlicerLib.mrml.segment_nodes import mask_on, segment_ids, tag_of
 from P2SAMSlicerLib.mrml.slice_places import SlicePlaces
 from P2SAMSlicerLib.result import SliceResult
 from P2SAMSlicerLib.result_files import FLAGGED, IN_PROGRESS, STATUS_TAG
@@ -213,9 +213,7 @@ def _segment(node: Any, identifier: str) -> Any:
 
 
 def _mask(node: Any, identifier: str) -> Any:
-    import slicer.util
-
-    return slicer.util.arrayFromSegmentBinaryLabelmap(node, identifier, _followup(node)) > 0
+    return mask_on(node, identifier, _followup(node))
 
 
 def _fingerprint(mask: Any) -> str:

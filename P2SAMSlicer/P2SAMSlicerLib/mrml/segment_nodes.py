@@ -52,6 +52,39 @@ def segments_from_node(
     return found, warnings
 
 
+def mask_on(node: Any, identifier: str, volume_node: Any) -> BoolArray:
+    """A segment on a volume's voxels, ``(k, j, i)``.
+
+    Unlike :func:`slicer.util.arrayFromSegmentBinaryLabelmap` it puts nothing into the scene, so it may be asked for while the
+    scene is observed; and a segment that is stored on these voxels is not resampled.
+    """
+    import slicer.util
+    import vtk
+
+    if node.GetSegmentation().GetSegment(identifier).GetRepresentation(BINARY_LABELMAP) is None:
+        return np.asarray(slicer.util.arrayFromSegmentBinaryLabelmap(node, identifier, volume_node) > 0)
+    parent = node.GetParentTransformNode()
+    place = slicer.vtkSlicerSegmentationsModuleLogic.CreateOrientedImageDataFromVolumeNode(volume_node, parent)
+    place.UnRegister(None)  # it is ours, and Python counts it, too
+    stored = slicer.vtkOrientedImageData()
+    node.GetBinaryLabelmapRepresentation(identifier, stored)
+    mask = np.zeros(place.GetDimensions()[::-1], dtype=np.bool_)
+    if stored.IsEmpty():
+        return mask
+    first, whole = stored.GetExtent(), place.GetExtent()
+    inside = all(first[2 * axis] >= whole[2 * axis] and first[2 * axis + 1] <= whole[2 * axis + 1] for axis in range(3))
+    if inside and slicer.vtkOrientedImageDataResample.DoGeometriesMatch(stored, place):
+        i, j, k = (first[2 * axis] - whole[2 * axis] for axis in range(3))
+        voxels = _voxels(stored) > 0
+        mask[k : k + voxels.shape[0], j : j + voxels.shape[1], i : i + voxels.shape[2]] = voxels
+        return mask
+    merged, wanted = slicer.vtkOrientedImageData(), vtk.vtkStringArray()
+    wanted.InsertNextValue(identifier)
+    extent = slicer.vtkSegmentation.EXTENT_REFERENCE_GEOMETRY
+    node.GenerateMergedLabelmapForAllSegments(merged, extent, place, wanted)
+    return np.asarray(_voxels(merged) > 0)
+
+
 def tag_of(segment: Any, name: str) -> str | None:
     """A tag of a ``vtkSegment``, or None."""
     import vtk
