@@ -87,6 +87,7 @@ class P2SAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
         self.logic: Any = None
+        self.panel: Any = None
         self._parameterNode: Any = None
         self._parameterNodeGuiTag: Any = None
 
@@ -111,8 +112,9 @@ class P2SAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """The module goes away, or is loaded again."""
         self._setParameterNode(None)
         self.removeObservers()
-        self.panel.close()
-        self.logic.close()
+        if self.panel is not None:  # the panel could be made
+            self.panel.close()
+            self.logic.close()
 
     def enter(self) -> None:
         """The module is shown."""
@@ -158,7 +160,11 @@ class P2SAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameters)
         self._parameterNode = parameterNode
         if parameterNode is not None:
-            self._parameterNodeGuiTag = parameterNode.connectGui(self.ui)
+            # Not connectGui: it gives no tag, so nothing could undo it, and a widget that is bound for the second time, when
+            # the module is entered again, would be filled anew and set the parameter back to its first value.
+            named = {widget.property("SlicerParameterName"): widget for widget in vars(self.ui).values()}
+            named.pop(None, None)
+            self._parameterNodeGuiTag = parameterNode.connectParametersToGui(named)
             self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameters)
             self.panel.parametersReplaced()
 

@@ -35,7 +35,7 @@ class ModulePanel:
         self._ui, self._parameters = ui, parameters
         self._choosing = False
         self._carry = CarryTable(ui.carryTable, self._refresh_run)
-        self._packages = PackagesPanel(ui, self._refresh_run_if_made)
+        self._packages = PackagesPanel(ui, self._on_packages)
         self._model = ModelPanel(ui, self._refresh_run_if_made)
         self._run = RunPanel(ui, logic, self.request, self._on_run_ended)
         self._prompts = PromptsPanel(ui, logic, self.modelChoice, self._on_updated)
@@ -161,6 +161,10 @@ class ModulePanel:
 
     def _refresh_run(self) -> None:
         self._run.refresh(self._lacking or self._model.lacking)
+
+    def _on_packages(self) -> None:
+        """Packages came: what needs them can be told now."""
+        self.refresh()
 
     def _refresh_run_if_made(self) -> None:
         """The parts tell of changes while the panel is still being made, too."""

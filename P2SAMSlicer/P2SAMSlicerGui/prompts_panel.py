@@ -71,8 +71,10 @@ class PromptsPanel:
         self.refresh()
 
     def close(self) -> None:
-        """Stop waiting."""
+        """Stop waiting; an answer that is still to come is for contours that are gone."""
         self._timer.stop()
+        if self._logic.updates is not None:
+            self._logic.updates.close()
         self.hide()
 
     def refresh(self) -> None:

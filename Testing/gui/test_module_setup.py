@@ -173,10 +173,17 @@ def test_a_follow_up_that_is_bent_is_refused_before_the_run_and_not_after_it(use
 def test_the_panel_left_and_entered_again_has_the_same_choice(user: Any) -> None:
     prior, segmentation, followups = add_visits(2)
     user.choose(prior, segmentation, followups[1])
-    user.host.select("SegmentEditor")
-    user.host.select("P2SAMSlicer")
+    chosen = {"device": "cpu", "registration": "rigid", "mode": "paper", "modality": "cbct"}
+    for name, value in chosen.items():
+        getattr(user.ui, f"{name}Selector").setCurrentText(value)
+    for _ in range(2):
+        user.host.select("SegmentEditor")
+        user.host.select("P2SAMSlicer")
     assert user.ui.followUpSelector.checkedNodes() == (followups[1],)
     assert user.ui.applyButton.enabled
+    for name, value in chosen.items():
+        assert getattr(user.parameters, name) == value
+        assert getattr(user.ui, f"{name}Selector").currentText == value
 
 
 def test_the_sample_visits_are_offered_in_the_module_sample_data(user: Any) -> None:

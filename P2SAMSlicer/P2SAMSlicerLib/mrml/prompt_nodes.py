@@ -45,7 +45,7 @@ def show_prompts(node: Any, slices: Sequence[SliceResult]) -> None:
             chosen = each.best.points[each.best.labels == label]
             for left, posterior, superior in prompts_to_lps(chosen, each, grid):
                 number = points.AddControlPoint(-left, -posterior, superior)
-                points.SetNthControlPointDescription(number, f"lesion {each.lesion}")
+                points.SetNthControlPointDescription(number, _lesion_in_words(each))
         points.SetLocked(True)
         points.SetDisplayVisibility(True)
     box = node.GetNodeReference(BOX_ROLE)
@@ -116,8 +116,8 @@ def edited_prompts(
 ) -> list[EditedPrompts]:
     """The slices on which a person changed points or the box.
 
-    A new point belongs to the lesion of its slice whose image it lies in; where there are several, to the one whose contour is
-    nearest. Points beside all slices of the contour do not count.
+    A point that was shown belongs to its lesion as before. A new one belongs to the lesion of its slice whose image it lies in;
+    where there are several, to the one whose contour is nearest. Points beside all slices of the contour do not count.
 
     :param shown: number of the slice whose box is shown; None if no box is.
     :param boxes: boxes by lesion and slice that were changed while those slices were shown.
@@ -132,8 +132,9 @@ def edited_prompts(
     for each in slices:
         by_index.setdefault(each.index, []).append(each)
     for role, label in places:
-        for lps in _positions(node.GetNodeReference(role)):
+        for lps, of in _positions(node.GetNodeReference(role)):
             own = by_index.get(int(slice_numbers(lps[None], grid)[0]), [])
+            own = [each for each in own if _lesion_in_words(each) == of] or own
             if own:
                 nearest = min(own, key=lambda each: _pixels_away(each, prompts_from_lps(lps[None], each, grid)[0]))
                 key = (nearest.lesion, nearest.index)
@@ -183,15 +184,20 @@ def _new(node: Any, role: str, kind: str, name: str, colour: tuple[float, float,
     return made
 
 
-def _positions(points: Any) -> NDArray[np.float64]:
-    """LPS positions ``(n, 3)`` of all points that are placed."""
+def _lesion_in_words(result: SliceResult) -> str:
+    return f"lesion {result.lesion}"
+
+
+def _positions(points: Any) -> list[tuple[NDArray[np.float64], str]]:
+    """LPS positions of all points that are placed, and the descriptions that they were given."""
+    found: list[tuple[NDArray[np.float64], str]] = []
     if points is None:
-        return np.zeros((0, 3))
-    found = []
+        return found
     for number in range(points.GetNumberOfControlPoints()):
         if points.GetNthControlPointPositionStatus(number) == points.PositionDefined:
-            found.append(points.GetNthControlPointPositionWorld(number))
-    return np.array([list(each) for each in found], dtype=float).reshape(-1, 3) @ RAS_TO_LPS[:3, :3].T
+            ras = np.array(list(points.GetNthControlPointPositionWorld(number)), dtype=float)
+            found.append((RAS_TO_LPS[:3, :3] @ ras, str(points.GetNthControlPointDescription(number) or "")))
+    return found
 
 
 def _pixels_away(result: SliceResult, point: NDArray[np.float64]) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -115,12 +115,19 @@ def describe(segment: Any, mask: BoolArray | None = None) -> Segment:
 
     :param mask: what it covers; empty if only the description is wanted.
     """
-    from slicerio.segmentation import terminology_entry_from_string
-
     red, green, blue = segment.GetColor()
     text = tag_of(segment, TERMINOLOGY_TAG)
     covered = np.zeros((0, 0, 0), dtype=np.bool_) if mask is None else mask
-    return Segment(segment.GetName(), covered, (red, green, blue), terminology_entry_from_string(text) if text else None)
+    return Segment(segment.GetName(), covered, (red, green, blue), _terminology(text) if text else None)
+
+
+def _terminology(text: str) -> Mapping[str, Any] | None:
+    try:
+        from slicerio.segmentation import terminology_entry_from_string
+    except ImportError:
+        return None  # the panel lists segments before the packages are there; nothing runs without them
+    entry: Mapping[str, Any] = terminology_entry_from_string(text)
+    return entry
 
 
 def _voxels(image: Any) -> NDArray[Any]:
