@@ -50,12 +50,11 @@ class P2SAMSlicer(ScriptedLoadableModule):
 def registerSampleData() -> None:
     """Offer the demonstration's visits in the module Sample Data; the files' SHA-256 are checked before they are read."""
     import SampleData
-    from P2SAMSlicerLib.mrml.sample_visits import DESCRIPTION, add_lung_visits
+    from P2SAMSlicerLib.mrml.sample_visits import add_lung_visits
 
     SampleData.SampleDataLogic.registerCustomSampleDataSource(
         category="P2SAMSlicer",
         sampleName="P2SAMSlicerLung",
-        sampleDescription=DESCRIPTION,
         customDownloader=lambda _source: add_lung_visits(),
     )
 
@@ -88,6 +87,7 @@ class P2SAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
         self.logic: Any = None
+        self.panel: Any = None
         self._parameterNode: Any = None
         self._parameterNodeGuiTag: Any = None
 
@@ -112,8 +112,9 @@ class P2SAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """The module goes away, or is loaded again."""
         self._setParameterNode(None)
         self.removeObservers()
-        self.panel.close()
-        self.logic.close()
+        if self.panel is not None:  # the panel could be made
+            self.panel.close()
+            self.logic.close()
 
     def enter(self) -> None:
         """The module is shown."""
@@ -141,9 +142,11 @@ class P2SAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.initializeParameterNode()
             self.panel.refresh()
 
-    def onNodeRemoved(self, _caller: Any = None, _event: Any = None) -> None:
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def onNodeRemoved(self, _caller: Any = None, _event: Any = None, node: Any = None) -> None:
         """A result or its follow-up may be gone: look when all of it is."""
-        self.panel.refresh_soon()
+        if node is not None and node.GetClassName() in ("vtkMRMLSegmentationNode", "vtkMRMLScalarVolumeNode"):
+            self.panel.refresh_soon()
 
     def initializeParameterNode(self) -> None:
         """Take the scene's settings, or begin with the usual ones."""
@@ -157,9 +160,13 @@ class P2SAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameters)
         self._parameterNode = parameterNode
         if parameterNode is not None:
-            self._parameterNodeGuiTag = parameterNode.connectGui(self.ui)
+            # Not connectGui: it gives no tag, so nothing could undo it, and a widget that is bound for the second time, when
+            # the module is entered again, would be filled anew and set the parameter back to its first value.
+            named = {widget.property("SlicerParameterName"): widget for widget in vars(self.ui).values()}
+            named.pop(None, None)
+            self._parameterNodeGuiTag = parameterNode.connectParametersToGui(named)
             self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameters)
-            self._onParameters()
+            self.panel.parameters_replaced()
 
     def _onParameters(self, _caller: Any = None, _event: Any = None) -> None:
         if self._parameterNode is not None:
@@ -228,7 +235,7 @@ class P2SAMSlicerLogic(ScriptedLoadableModuleLogic):
             priorVolumeNode,
             priorSegmentationNode,
             followUps,
-            None if segmentIDs is None else tuple(segmentIDs),
+            (segmentIDs,) if isinstance(segmentIDs, str) else None if segmentIDs is None else tuple(segmentIDs),
             PropagationOptions() if options is None else options,
         )
         self.start(request, progressCallback or (lambda _progress: None))
@@ -320,9 +327,11 @@ class P2SAMSlicerLogic(ScriptedLoadableModuleLogic):
             self.updates.poll()
 
     def cancel(self) -> None:
-        """End the run, and the worker process with all that it started, at once."""
+        """End the run, and the worker process with all that it started, at once; the answer to edited prompts is given up."""
         if self.lastRun is not None:
             self.lastRun.cancel()
+        if self.updates is not None:
+            self.updates.close()
 
     def close(self) -> None:
         """End the worker process."""

@@ -23,6 +23,7 @@ class CarryTable:
     def __init__(self, table: Any, changed: Callable[[], None]) -> None:
         self._table, self._changed = table, changed
         self._rows: list[tuple[str, str, bool, Any]] = []
+        self._shown: str | None = None
         self._filling = False
         table.setHorizontalHeaderLabels([_("Segment"), _("Carried")])
         table.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
@@ -33,8 +34,14 @@ class CarryTable:
 
     def show(self, segmentation: Any) -> None:
         """Show the segments of another segmentation, or the same ones again; what was chosen of them stays."""
-        before = {identifier: (row, self._how(row)) for row, (identifier, *_rest) in enumerate(self._rows)}
-        unchecked = {identifier for identifier, (row, _how) in before.items() if not self._checked(row)}
+        node_id = None if segmentation is None else str(segmentation.GetID())
+        # Ids of segments are the same in many segmentations: a choice holds for the one that it was made of.
+        rows = enumerate(self._rows) if node_id == self._shown else ()
+        before = {identifier: (row, alone) for row, (identifier, _name, alone, _box) in rows}
+        # Only what a person changed is kept: a segment with a new name may be carried in another way.
+        chosen = {each: self._how(row) for each, (row, alone) in before.items() if self._how(row) != _usual(alone)}
+        unchecked = {each for each, (row, _alone) in before.items() if not self._checked(row)}
+        self._shown = node_id
         self._filling = True
         self._rows = []
         ids = [] if segmentation is None else segment_ids(segmentation)
@@ -43,7 +50,7 @@ class CarryTable:
         for row, identifier in enumerate(ids):
             segment = segmentation.GetSegmentation().GetSegment(identifier)
             alone = by_registration_only(describe(segment))
-            how = before[identifier][1] if identifier in before else _REGISTRATION_ONLY if alone else _WITH_MODEL
+            how = chosen.get(identifier, _usual(alone))
             self._add(row, identifier, str(segment.GetName()), alone, how, identifier not in unchecked)
         self._filling = False
 
@@ -91,3 +98,7 @@ class CarryTable:
     def _on_change(self, _what: Any = None) -> None:
         if not self._filling:
             self._changed()
+
+
+def _usual(alone: bool) -> int:
+    return _REGISTRATION_ONLY if alone else _WITH_MODEL

@@ -11,6 +11,7 @@ import slicer.util
 from P2SAMSlicerLib.models import store
 from P2SAMSlicerLib.models.background_download import BackgroundDownload
 from P2SAMSlicerLib.models.catalogue import catalogue, default_model
+from P2SAMSlicerLib.packages import missing_packages
 from slicer.i18n import tr as _
 
 POLL_MS = 200
@@ -58,25 +59,18 @@ class ModelPanel:
     @property
     def lacking(self) -> str:
         """What is missing to run the model, in words; empty if nothing is."""
-        try:
-            if self._checkpoint is not None or store.find(self.model) is not None:
-                return ""
-        except ImportError:
-            return ""  # the missing packages are told by their own section
+        if self._checkpoint is not None or not _packages_are_there() or store.find(self.model) is not None:
+            return ""  # missing packages are told before missing weights
         return str(_("{0}: its weights are not on this computer (section Advanced)").format(self.model))
 
     def refresh(self) -> None:
-        """Show where the chosen model's weights are; without the packages that look for them, nothing can be done here."""
+        """Show where the chosen model's weights are."""
         buttons = ("downloadButton", "verifyButton", "checkpointButton", "modelFolderButton", "clearModelButton")
-        try:
-            store.model_dir()
-        except ImportError:
-            self._ui.modelLabel.text = _("packages are missing")
-            for name in buttons:
-                getattr(self._ui, name).enabled = False
-            return
         for name in buttons:
-            getattr(self._ui, name).enabled = True
+            getattr(self._ui, name).enabled = _packages_are_there()
+        if not _packages_are_there():
+            self._ui.modelLabel.text = _("its weights can be looked for when the missing packages are there")
+            return
         entry = next(each for each in store.list_models() if each.entry.id == self.model)
         if self._download is not None and self._download.running:
             words = _("fetching {0}: {1} of {2} MB").format(
@@ -152,3 +146,8 @@ class ModelPanel:
                 store.remove(self.model)
             self.refresh()
             self._changed()
+
+
+def _packages_are_there() -> bool:
+    """Whether the packages are there that know where weights are kept and fetch them."""
+    return not missing_packages().requirements

@@ -11,6 +11,7 @@ from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.mrml.prompt_update import ModelChoice
 from P2SAMSlicerLib.mrml.propagation_run import RunRequest
 from P2SAMSlicerLib.mrml.result_nodes import is_result
+from P2SAMSlicerLib.mrml.result_removal import remove_leftovers
 from P2SAMSlicerLib.options import PropagationOptions
 from slicer.i18n import tr as _
 
@@ -35,13 +36,12 @@ class ModulePanel:
         self._ui, self._parameters = ui, parameters
         self._choosing = False
         self._carry = CarryTable(ui.carryTable, self._refresh_run)
-        self._packages = PackagesPanel(ui, self._refresh_run_if_made)
+        self._packages = PackagesPanel(ui, self._on_packages)
         self._model = ModelPanel(ui, self._refresh_run_if_made)
         self._run = RunPanel(ui, logic, self.request, self._on_run_ended)
         self._prompts = PromptsPanel(ui, logic, self.model_choice, self._on_updated)
         self._review = ReviewPanel(ui, self._prompts.show)
         ui.followUpSelector.connect("checkedNodesChanged()", self._on_followups)
-        ui.modeSelector.connect("currentIndexChanged(int)", self._on_mode)
         self._mode = "clinical"
         self._soon = qt.QTimer()
         self._soon.setSingleShot(True)
@@ -53,6 +53,7 @@ class ModulePanel:
         """Read scene and computer again."""
         self._lacking = self._packages.refresh()
         self._model.refresh()
+        remove_leftovers()
         self._review.refresh()
         if self._review.row is None:
             self._prompts.hide()
@@ -67,13 +68,18 @@ class ModulePanel:
         parameters = self._parameters()
         if parameters is None:
             return
+        if parameters.mode != self._mode:
+            self._take_mode(parameters)
         self._carry.show(parameters.priorSegmentation)
         self._check_followups(parameters)
         own = parameters.registration == "transform"
         self._ui.transformSelector.enabled = own
-        if parameters.mode != self._mode:
-            self._mode = parameters.mode
         self._refresh_run()
+
+    def parameters_replaced(self) -> None:
+        """Other settings are there, with the numbers that belong to their mode."""
+        self._mode = self._parameters().mode
+        self.parameters_changed()
 
     def choose_first_volumes(self) -> None:
         """In a scene with one contoured CT and others, choose them: the person only has to look and to click."""
@@ -100,6 +106,7 @@ class ModulePanel:
         self._run.stop()
         self._review.close()
         self._prompts.close()
+        self._carry.show(None)
 
     def close(self) -> None:
         """End everything."""
@@ -156,6 +163,10 @@ class ModulePanel:
     def _refresh_run(self) -> None:
         self._run.refresh(self._lacking or self._model.lacking)
 
+    def _on_packages(self) -> None:
+        """Packages came: what needs them can be told now."""
+        self.refresh()
+
     def _refresh_run_if_made(self) -> None:
         """The parts tell of changes while the panel is still being made, too."""
         if hasattr(self, "_soon"):
@@ -179,12 +190,11 @@ class ModulePanel:
                 selector.setCheckState(node, state)
         self._choosing = False
 
-    def _on_mode(self, _index: int) -> None:
+    def _take_mode(self, parameters: Any) -> None:
         """Each mode has its own usual numbers; what a person changed beyond them is set back with the mode."""
-        parameters = self._parameters()
-        if parameters is None or parameters.mode == self._mode:
-            return
         self._mode = parameters.mode
+        if slicer.mrmlScene.IsImporting():
+            return  # a loaded scene has its own numbers
         usual = PropagationOptions(mode=parameters.mode)
         parameters.parts, parameters.negatives = usual.parts, usual.negative_counts[0]
 

@@ -44,6 +44,13 @@ class PackagesPanel:
             self._install(Path(folder))
 
     def _install(self, bundle: Path | None) -> None:
+        try:
+            self._add(bundle)
+        finally:  # a part of it may be there
+            self.refresh()
+            self._changed()
+
+    def _add(self, bundle: Path | None) -> None:
         with slicer.util.tryWithErrorDisplay(_("The packages could not be installed."), waitCursor=True):
             missing = missing_packages()
             if missing.slicers_own:
@@ -57,8 +64,6 @@ class PackagesPanel:
                     slicer.util.pip_install(pip_arguments(missing.requirements, pins, bundle))
             if bundle is not None:
                 take_weights(bundle)
-        self.refresh()
-        self._changed()
 
 
 def _install_pytorch() -> None:

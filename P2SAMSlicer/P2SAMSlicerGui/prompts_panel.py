@@ -7,7 +7,15 @@ from typing import Any
 
 import qt
 import slicer.util
-from P2SAMSlicerLib.mrml.prompt_nodes import edited_prompts, place_point, show_box, show_prompts, unlock
+from P2SAMSlicerLib.mrml.prompt_nodes import (
+    edited_box,
+    edited_prompts,
+    place_point,
+    show_box,
+    show_prompts,
+    slice_with_box,
+    unlock,
+)
 from P2SAMSlicerLib.mrml.prompt_update import ModelChoice
 from slicer.i18n import tr as _
 
@@ -30,6 +38,8 @@ class PromptsPanel:
         self._row: ResultRow | None = None
         self._index: int | None = None
         self._revision: tuple[str, str, int] | None = None
+        # Boxes that were changed on slices that are not shown now, by lesion and slice.
+        self._boxes: dict[tuple[int, int], Any] = {}
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_MS)
         self._timer.connect("timeout()", self._poll)
@@ -44,7 +54,11 @@ class PromptsPanel:
         # What a person has moved and not yet updated stays while the same contour is looked through.
         if row.revision != self._revision:
             show_prompts(row.node, row.slices)
-            self._revision = row.revision
+            self._revision, self._boxes = row.revision, {}
+        elif self._row is not None:
+            changed = edited_box(row.node, self._row.slices, self._index)
+            if changed is not None:
+                self._boxes[changed[0].lesion, changed[0].index] = changed[1]
         self._row, self._index = row, index
         self._show_box()
         unlock(row.node, bool(self._ui.editPromptsButton.checked))
@@ -53,12 +67,15 @@ class PromptsPanel:
     def hide(self) -> None:
         """Nothing is reviewed any more."""
         self._row = self._index = self._revision = None
+        self._boxes = {}
         self._ui.editPromptsButton.checked = False
         self.refresh()
 
     def close(self) -> None:
-        """Stop waiting."""
+        """Stop waiting; an answer that is still to come is for contours that are gone."""
         self._timer.stop()
+        if self._logic.updates is not None:
+            self._logic.updates.close()
         self.hide()
 
     def refresh(self) -> None:
@@ -73,9 +90,8 @@ class PromptsPanel:
     def _show_box(self) -> None:
         if self._row is None:
             return
-        own = [each for each in self._row.slices if each.index == self._index]
-        with_box = [each for each in own if each.best is not None and each.best.box is not None]
-        show_box(self._row.node, with_box[0] if with_box else None)
+        owner = slice_with_box(self._row.slices, self._index)
+        show_box(self._row.node, owner, None if owner is None else self._boxes.get((owner.lesion, owner.index)))
 
     def _on_edit(self, editing: bool) -> None:
         if self._row is not None:
@@ -92,7 +108,7 @@ class PromptsPanel:
             row = self._row
             if row is None:
                 return
-            edits = edited_prompts(row.node, row.slices, self._index)
+            edits = edited_prompts(row.node, row.slices, self._index, self._boxes)
             self._logic.startUpdate(row.node, row.identifier, edits, self._model())
             self._ui.statusLabel.text = _("segmenting again")
             self._timer.start()

@@ -14,6 +14,7 @@ from P2SAMSlicerLib.mrml.record_nodes import RECORD_ROLE, record_of
 from P2SAMSlicerLib.mrml.result_nodes import SOURCE_TAG, is_result
 from P2SAMSlicerLib.mrml.review_nodes import contour_volume_ml, contours_to_review, review_state
 from P2SAMSlicerLib.mrml.segment_nodes import tag_of
+from P2SAMSlicerLib.mrml.slice_places import SlicePlaces
 from P2SAMSlicerLib.result import SliceResult
 from slicer.i18n import tr as _
 
@@ -37,6 +38,15 @@ class ResultRow:
     def followup(self) -> Any:
         """Volume node of the visit; None if it was removed."""
         return self.node.GetNodeReference(self.node.GetReferenceImageGeometryReferenceRole())
+
+    @property
+    def obstacle(self) -> str:
+        """Why the contour cannot be looked at now, in words; empty if nothing is in the way."""
+        try:
+            SlicePlaces.of(self.followup)
+        except InputError as error:
+            return str(error)
+        return ""
 
     @property
     def revision(self) -> tuple[str, str, int]:
@@ -117,6 +127,8 @@ class ResultsTable:
 
 
 def _texts(row: ResultRow) -> list[str]:
+    if row.obstacle:
+        return [str(row.followup.GetName()), str(row.segment.GetName()), *[""] * 6, row.obstacle]
     state = review_state(row.node, row.identifier)
     now = contour_volume_ml(row.node, row.identifier)
     before, shift = row.entry.get("prior_volume_ml"), row.entry.get("centroid_shift_mm")

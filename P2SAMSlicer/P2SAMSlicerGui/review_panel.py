@@ -15,7 +15,7 @@ from P2SAMSlicerLib.mrml.segment_masks import read_mask
 from P2SAMSlicerLib.mrml.segment_nodes import tag_of
 from P2SAMSlicerLib.mrml.slice_places import SlicePlaces
 from P2SAMSlicerLib.mrml.slice_views import emphasize, go_to, show_registered, show_visit
-from P2SAMSlicerLib.mrml.volume_chart import make_chart
+from P2SAMSlicerLib.mrml.volume_chart import make_chart, results_by_visit
 from slicer.i18n import tr as _
 
 from P2SAMSlicerGui.results_table import ResultRow, ResultsTable
@@ -71,7 +71,7 @@ class ReviewPanel:
         """Read the scene again; the chosen contour stays chosen while it is there."""
         chosen = self.row
         self._results.show()
-        same = [each for each in self._results.rows if chosen is not None and _same(each, chosen)]
+        same = [each for each in self._results.rows if chosen is not None and _same(each, chosen) and not each.obstacle]
         self.row = same[0] if same else None
         if self.row is not None:
             self._results.select(self.row)
@@ -79,8 +79,12 @@ class ReviewPanel:
 
     def choose(self, row: ResultRow) -> None:
         """Show a contour and its most doubtful slice that was not looked at."""
-        self.row, self.index = row, None
         self._results.select(row)
+        if row.obstacle:
+            self.close()
+            self._ui.reasonsLabel.text = row.obstacle
+            return
+        self.row, self.index = row, None
         show_visit(row.followup, row.node)
         emphasize(row.node, row.identifier)
         self._show_registered(bool(self._ui.showRegisteredCheckBox.checked))
@@ -90,6 +94,10 @@ class ReviewPanel:
 
     def look_at(self, index: int) -> None:
         """Go to a slice of the chosen contour in all views; it counts as looked at."""
+        with slicer.util.tryWithErrorDisplay(_("The slice cannot be shown."), waitCursor=False):
+            self._go_to(index)
+
+    def _go_to(self, index: int) -> None:
         if self.row is None:
             return
         mask = read_mask(self.row.node, self.row.identifier, self.row.followup)
@@ -118,7 +126,7 @@ class ReviewPanel:
         self._ui.reasonsLabel.text = "" if row is None else _told(row)
         for name in ("nextDoubtfulButton", "acceptButton", "rejectButton", "flagButton", "segmentEditorButton"):
             getattr(self._ui, name).enabled = row is not None
-        self._ui.plotButton.enabled = bool(self._results.rows)
+        self._ui.plotButton.enabled = any(not each.obstacle for each in self._results.rows)
 
     def _seen(self, index: int) -> None:
         assert self.row is not None
@@ -141,18 +149,25 @@ class ReviewPanel:
         self._observed = []
 
     def _on_scrolled(self, slice_node: Any, _event: str) -> None:
-        row = self.row
-        if row is None or row.followup is None or slicer.mrmlScene.GetNodeByID(row.node.GetID()) is None:
-            return
-        index = SlicePlaces.of(row.followup).shown_in(slice_node)
-        if index is not None and index not in (self.index, self._scrolled_to):
+        index = self._shown_in(slice_node)
+        if index is not None and index != self._scrolled_to:
             self._scrolled_to = index
             self._dwell.start()
 
     def _on_stayed(self) -> None:
         index, self._scrolled_to = self._scrolled_to, None
-        if self.row is not None and index is not None and index != self.index:
+        if self.row is None or index is None or index == self.index:
+            return
+        # A view may have been scrolled past the volume meanwhile.
+        if index in [self._shown_in(node) for node, _tag in self._observed]:
             self._seen(index)
+
+    def _shown_in(self, slice_node: Any) -> int | None:
+        """The slice of the chosen contour's follow-up that a view shows, or None."""
+        row = self.row
+        if row is None or row.node.GetScene() is None or row.followup is None or row.obstacle:
+            return None
+        return SlicePlaces.of(row.followup).shown_in(slice_node)
 
     def _decide(self, decision: Decision) -> None:
         with slicer.util.tryWithErrorDisplay(_("The decision was not recorded."), waitCursor=False):
@@ -161,8 +176,7 @@ class ReviewPanel:
                 return
             decide(row.node, row.identifier, decision, self._ui.reviewerEdit.text, row.slices)
             slicer.app.settings().setValue(REVIEWER_SETTING, self._ui.reviewerEdit.text)
-            if decision is Decision.REJECTED:
-                row.node.GetDisplayNode().SetSegmentVisibility(row.identifier, False)
+            row.node.GetDisplayNode().SetSegmentVisibility(row.identifier, decision is not Decision.REJECTED)
             self.refresh()
 
     def _open_editor(self) -> None:
@@ -181,7 +195,8 @@ class ReviewPanel:
 
     def _plot(self) -> None:
         with slicer.util.tryWithErrorDisplay(_("The volumes could not be plotted.")):
-            nodes = list({each.node.GetID(): each.node for each in self._results.rows}.values())
+            first = self.row or self._results.rows[0]
+            nodes = results_by_visit([each.node for each in self._results.rows if not each.obstacle], first.node)
             slicer.modules.plots.logic().ShowChartInLayout(make_chart(nodes))
 
 

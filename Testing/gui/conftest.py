@@ -48,3 +48,11 @@ def start_host(tmp_path: Path, facts_folder: Path) -> Iterator[Callable[..., Any
 def host(start_host: Callable[..., Any]) -> Any:
     """The application at the oldest release that the module supports."""
     return start_host()
+
+
+@pytest.fixture
+def user(host: Any) -> Any:
+    """A person at the panel of the module, with a worker that tells what the test says."""
+    from panel_user import PanelUser
+
+    return PanelUser(host)

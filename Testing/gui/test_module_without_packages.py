@@ -24,4 +24,8 @@ def test_the_panel_opens_without_any_package_and_names_what_is_missing(facts_fol
     assert told["section shown"] == "True"
     assert told["says"].startswith("missing: torch, torchvision, filelock")
     assert told["apply"] == f"False {told['says']}"
-    assert (told["segments"], told["model"], told["faults"]) == ("1", "packages are missing", "")
+    assert (told["segments"], told["model"], told["faults"]) == (
+        "1",
+        "its weights can be looked for when the missing packages are there",
+        "",
+    )

@@ -6,7 +6,7 @@ box of the slice that is shown is a region of interest. All are locked until pro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from P2SAMSlicerLib.edited_prompts import EditedPrompts
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.geometry import Grid
 from P2SAMSlicerLib.mrml.record_nodes import check_lies_as_recorded
+from P2SAMSlicerLib.mrml.result_removal import mark_as_part
 from P2SAMSlicerLib.mrml.slice_places import SlicePlaces
 from P2SAMSlicerLib.mrml.volume_nodes import RAS_TO_LPS, parent_to_world
 from P2SAMSlicerLib.result import SliceResult
@@ -59,9 +60,16 @@ def show_prompts(node: Any, slices: Sequence[SliceResult]) -> None:
         box.SetDisplayVisibility(False)
 
 
-def show_box(node: Any, shown: SliceResult | None) -> None:
+def slice_with_box(slices: Sequence[SliceResult], index: int | None) -> SliceResult | None:
+    """Whose box is shown on a slice: of several lesions the first that has one; None where none has."""
+    own = [each for each in slices if each.index == index and each.best is not None and each.best.box is not None]
+    return own[0] if own else None
+
+
+def show_box(node: Any, shown: SliceResult | None, edited: NDArray[np.float32] | None = None) -> None:
     """Show the chosen box of one slice; hide it where there is none.
 
+    :param edited: what a person made of the box before; None if nothing.
     :raises InputError: see :func:`show_prompts`.
     """
     roi = node.GetNodeReference(BOX_ROLE)
@@ -76,7 +84,7 @@ def show_box(node: Any, shown: SliceResult | None) -> None:
         roi.GetDisplayNode().SetPropertiesLabelVisibility(False)
         roi.SetLocked(True)
     roi.SetAndObserveTransformNodeID(_followup(node).GetTransformNodeID())
-    _place_box(roi, best.box, shown, _places(node))
+    _place_box(roi, best.box if edited is None else edited, shown, _places(node))
     roi.SetAttribute(BOX_OF_ATTRIBUTE, _box_of(shown))
     roi.SetDisplayVisibility(True)
 
@@ -110,15 +118,39 @@ def place_point(node: Any, positive: bool) -> None:
     interaction.SetCurrentInteractionMode(interaction.Place)
 
 
-def edited_prompts(node: Any, slices: Sequence[SliceResult], shown: int | None) -> list[EditedPrompts]:
+def edited_box(node: Any, slices: Sequence[SliceResult], shown: int | None) -> tuple[SliceResult, NDArray[np.float32]] | None:
+    """The box that is shown, if a person changed it, and whose it is.
+
+    :raises InputError: see :func:`show_prompts`.
+    """
+    roi = node.GetNodeReference(BOX_ROLE)
+    of = None if roi is None else roi.GetAttribute(BOX_OF_ATTRIBUTE)
+    owner = next((each for each in slices if each.index == shown and _box_of(each) == of), None)
+    box = None if owner is None else _box_now(node, owner, _places(node).grid)
+    if owner is None or box is None or owner.best is None or owner.best.box is None or not _moved(box, owner.best.box):
+        return None
+    return owner, box
+
+
+def edited_prompts(
+    node: Any,
+    slices: Sequence[SliceResult],
+    shown: int | None,
+    boxes: Mapping[tuple[int, int], NDArray[np.float32]] | None = None,
+) -> list[EditedPrompts]:
     """The slices on which a person changed points or the box.
 
     A recorded point stays with its lesion. A new one belongs to the lesion of its slice whose image it lies in; where there are
     several, to the one whose contour is nearest. Points beside all slices of the contour do not count.
 
     :param shown: number of the slice whose box is shown; None if no box is.
+    :param boxes: boxes by lesion and slice that were changed while those slices were shown.
     :raises InputError: see :func:`show_prompts`.
     """
+    changed = dict(boxes or {})
+    now = edited_box(node, slices, shown)
+    if now is not None:
+        changed[now[0].lesion, now[0].index] = now[1]
     grid = _places(node).grid
     gathered = _gathered(node, slices, grid)
     edits = []
@@ -127,8 +159,9 @@ def edited_prompts(node: Any, slices: Sequence[SliceResult], shown: int | None) 
         points = np.array([point for point, _label in found], dtype=np.float32).reshape(-1, 2)
         labels = np.array([label for _point, label in found], dtype=np.int64)
         recorded = None if each.best is None else each.best.box
-        box = _box_now(node, each, grid) if each.index == shown else recorded
-        if _differ(each, points, labels) or (box is not None and recorded is not None and _moved(box, recorded)):
+        key = (each.lesion, each.index)
+        box = changed.get(key, recorded)
+        if key in changed or _differ(each, points, labels):
             edits.append(EditedPrompts(each.index, points, labels, box, each.lesion))
     return edits
 
@@ -187,6 +220,7 @@ def _new(node: Any, role: str, kind: str, name: str, colour: tuple[float, float,
     made.CreateDefaultDisplayNodes()
     made.GetDisplayNode().SetColor(*colour)
     made.GetDisplayNode().SetSelectedColor(*colour)
+    mark_as_part(made)
     node.SetNodeReferenceID(role, made.GetID())
     return made
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from P2SAMSlicerLib.edited_prompts import EditedPrompts
-from P2SAMSlicerLib.errors import InputError, P2SAMError
+from P2SAMSlicerLib.errors import InputError, P2SAMError, unexpected
 from P2SAMSlicerLib.geometry import Grid
 from P2SAMSlicerLib.handover_file import (
     SEGMENTATION_SUFFIX,
@@ -134,6 +134,8 @@ class PromptUpdates:
                     self._take(event, waiting)
                 except P2SAMError as error:
                     self.error = str(error)
+                except Exception as error:  # an update has to come to its end
+                    self.error = unexpected(error)
 
     def close(self) -> None:
         """Forget what was handed over; an update that is under way is ended, with the worker."""

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from P2SAMSlicerLib.cli.job import PropagationJob
-from P2SAMSlicerLib.errors import InputError, P2SAMError
+from P2SAMSlicerLib.errors import InputError, P2SAMError, unexpected
 from P2SAMSlicerLib.handover_file import SEGMENTATION_SUFFIX, VOLUME_SUFFIX, hand_over_segmentation, hand_over_volume
 from P2SAMSlicerLib.models.catalogue import default_model
 from P2SAMSlicerLib.mrml.record_nodes import attach_record
-from P2SAMSlicerLib.mrml.result_nodes import PRIOR_ROLE, remove_result, show_result
-from P2SAMSlicerLib.mrml.review_nodes import touched_segments
-from P2SAMSlicerLib.mrml.segment_nodes import segment_ids, segments_from_node
+from P2SAMSlicerLib.mrml.result_nodes import PRIOR_ROLE, SOURCE_TAG, show_result
+from P2SAMSlicerLib.mrml.result_removal import remove_result
+from P2SAMSlicerLib.mrml.review_nodes import contours_to_review, touched_segments
+from P2SAMSlicerLib.mrml.segment_nodes import segment_ids, segments_from_node, tag_of
 from P2SAMSlicerLib.mrml.transform_nodes import moves, write_transform
 from P2SAMSlicerLib.mrml.volume_nodes import parent_to_world, volume_from_node
 from P2SAMSlicerLib.options import PropagationOptions
@@ -71,7 +72,10 @@ class RunRequest:
             raise InputError(f"{self.prior.GetName()}: is the prior; choose another volume as follow-up")
         if len(set(self.followups)) < len(self.followups):
             raise InputError("a follow-up is chosen twice")
-        for node in self.followups:
+        of = self.segmentation.GetNodeReference(self.segmentation.GetReferenceImageGeometryReferenceRole())
+        if of in self.followups:
+            raise InputError(f"{self.segmentation.GetName()}: its contours are those of the follow-up {of.GetName()}")
+        for node in self.followups if self.harden else (self.prior, *self.followups):
             parent_to_world(node)
         if self.transform is not None and moves(self.transform, self.prior):
             raise InputError(
@@ -126,6 +130,7 @@ class PropagationRun:
         self._followups = list(request.followups)
         self._names = [str(node.GetName()) for node in request.followups]
         self._segmentation = request.segmentation
+        self._events: list[Event] = []
         self._folder: PrivateFolder | None = PrivateFolder()
         self.nodes: list[Any] = []
         self.problems: list[str] = []
@@ -148,8 +153,10 @@ class PropagationRun:
         """Take in what the worker told since the last time."""
         if not self.running:
             return
-        for event in self._client.poll():
-            self._take(event)
+        # Kept, and taken one by one: an error in the caller's own function must not lose what comes after it.
+        self._events += self._client.poll()
+        while self.running and self._events:
+            self._take(self._events.pop(0))
 
     def cancel(self) -> None:
         """End the run and the worker with it. What was shown of finished follow-ups stays."""
@@ -196,17 +203,20 @@ class PropagationRun:
             before = earlier_results(followup, segmentation)
             node = show_result(replace(visit, name=name), followup, segmentation, self._ids)
             attach_record(node, visit)
-        except (P2SAMError, ValueError) as error:  # a damaged record; a follow-up that was moved or replaced meanwhile
-            self.problems.append(f"{name}: its result cannot be shown; {error}")
+        except Exception as error:  # a damaged record; a follow-up that was moved or replaced meanwhile
+            told = str(error) if isinstance(error, (P2SAMError, ValueError)) else unexpected(error)
+            self.problems.append(f"{name}: its result cannot be shown; {told}")
             if node is not None:
                 remove_result(node)
             return
         for each in before:
-            if not touched_segments(each):
+            # A contour that was not carried again this time is not replaced, and a person's work never is.
+            if _sources(each) <= _sources(node) and not touched_segments(each):
                 remove_result(each)
         self.nodes.append(node)
 
     def _end(self) -> None:
+        self._events = []
         folder, self._folder = self._folder, None
         if folder is not None:
             folder.remove()
@@ -221,6 +231,11 @@ def earlier_results(followup: Any, segmentation: Any) -> list[Any]:
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     same = [node for node in nodes if node.GetNodeReferenceID(PRIOR_ROLE) == segmentation.GetID()]
     return [node for node in same if node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole()) == followup]
+
+
+def _sources(node: Any) -> set[str | None]:
+    """Names of the prior's segments of which a result has contours."""
+    return {tag_of(node.GetSegmentation().GetSegment(each), SOURCE_TAG) for each in contours_to_review(node)}
 
 
 def reviewed_results(request: RunRequest) -> Mapping[str, Sequence[str]]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.geometry import Grid
+from P2SAMSlicerLib.mrml.result_removal import mark_as_part
 from P2SAMSlicerLib.orientation import canonical_orientation
 from P2SAMSlicerLib.result import SliceResult, VisitResult
 from P2SAMSlicerLib.result_files import visit_entry
@@ -51,6 +52,7 @@ def attach_record(node: Any, visit: VisitResult) -> None:
     if text is None:
         text = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTextNode", f"{node.GetName()} record")
         text.SetHideFromEditors(True)
+        mark_as_part(text)
         node.SetNodeReferenceID(RECORD_ROLE, text.GetID())
     text.SetText(json.dumps(content, allow_nan=False))
     node.SetAttribute(LAY_ATTRIBUTE, _lay(visit.grid))
@@ -112,7 +114,10 @@ def record_of(node: Any) -> ResultRecord | None:
         if content["format_version"] > FORMAT_VERSION:
             raise InputError(f"{name}: its record was written by a newer version of P2SAMSlicer")
         slices = {str(segment): tuple(slice_from_plain(each) for each in found) for segment, found in content["slices"].items()}
-        return ResultRecord(dict(content["summary"]), slices)
+        summary = dict(content["summary"])
+        if not all(isinstance(each["segment"], str) for each in summary["segments"]):
+            raise ValueError("segments")
+        return ResultRecord(summary, slices)
     except InputError as error:
         raise error if str(error).startswith(name) else InputError(f"{name}: {error}") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from P2SAMSlicerLib.mrml.prompt_nodes import BOX_ROLE, NEGATIVE_ROLE, POSITIVE_ROLE
-from P2SAMSlicerLib.mrml.record_nodes import RECORD_ROLE
-from P2SAMSlicerLib.mrml.review_nodes import remember_drawn
+from P2SAMSlicerLib.mrml.review_nodes import forget_review, remember_drawn
 from P2SAMSlicerLib.mrml.segment_masks import write_mask
 from P2SAMSlicerLib.mrml.volume_nodes import parent_to_world
 from P2SAMSlicerLib.result import SegmentResult, VisitResult
@@ -71,20 +69,6 @@ def is_result(node: Any) -> bool:
     return node.GetAttribute(RESULT_ATTRIBUTE) is not None or node.GetNodeReferenceID(PRIOR_ROLE) is not None
 
 
-def remove_result(node: Any) -> None:
-    """Take a result out of the scene with its record and its prompts, which would otherwise stay in the views."""
-    import slicer
-
-    own = (RECORD_ROLE, POSITIVE_ROLE, NEGATIVE_ROLE, BOX_ROLE)
-    for each in (*(node.GetNodeReference(role) for role in own), node):
-        if each is None:
-            continue
-        display = each.GetDisplayNode() if each.IsA("vtkMRMLDisplayableNode") else None
-        for part in (display, each.GetStorageNode(), each):
-            if part is not None:
-                slicer.mrmlScene.RemoveNode(part)
-
-
 def _source(segmentation: Any, ids: Mapping[str, str], result: SegmentResult) -> Any:
     """The prior's ``vtkSegment`` that a result stems from, or None where it is gone from the scene."""
     identifier = ids.get(result.source.name)
@@ -98,6 +82,7 @@ def _add(node: Any, segment: Segment, followup_node: Any, source: Any) -> str:
     added = slicer.vtkSegment()
     if source is not None:
         added.DeepCopyMetadata(source)
+        forget_review(added)  # the prior's contour may be a result that was reviewed
     added.SetName(segment.name)
     if segment.color is not None:
         added.SetColor(segment.color)

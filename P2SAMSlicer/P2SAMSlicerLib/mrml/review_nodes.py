@@ -29,6 +29,7 @@ COMPLETED = "completed"
 DRAWN_TAG, SEEN_TAG = "P2SAM.DrawnContour", "P2SAM.SeenSlices"
 DECISION_TAG, REVIEWER_TAG, TIME_TAG = "P2SAM.Decision", "P2SAM.Reviewer", "P2SAM.ReviewTime"
 DECIDED_TAG, VOLUME_TAG, DRAWN_VOLUME_TAG = "P2SAM.DecidedContour", "P2SAM.DecidedVolumeMl", "P2SAM.DrawnVolumeMl"
+_OWN_TAGS = (DRAWN_TAG, SEEN_TAG, DECISION_TAG, REVIEWER_TAG, TIME_TAG, DECIDED_TAG, VOLUME_TAG, DRAWN_VOLUME_TAG)
 
 
 class Decision(str, Enum):
@@ -80,6 +81,12 @@ def remember_drawn(node: Any, identifier: str) -> None:
     mask = _mask(node, identifier)
     segment.SetTag(DRAWN_TAG, _fingerprint(mask))
     segment.SetTag(DRAWN_VOLUME_TAG, f"{_volume_ml(node, mask):.4f}")
+
+
+def forget_review(segment: Any) -> None:
+    """Take away what was said of another contour, of which this segment has the tags."""
+    for name in _OWN_TAGS:
+        segment.RemoveTag(name)
 
 
 def mark_seen(node: Any, identifier: str, index: int) -> bool:

@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from P2SAMSlicerLib.errors import InputError
-from P2SAMSlicerLib.mrml.segment_masks import read_mask
+from P2SAMSlicerLib.mrml.segment_masks import BINARY_LABELMAP, read_mask, voxels_of
 from P2SAMSlicerLib.mrml.volume_nodes import grid_from_matrix, parent_to_world
 from P2SAMSlicerLib.resample import segments_on_grid
 from P2SAMSlicerLib.volume import BoolArray, Segment, Segmentation, Volume
 
-BINARY_LABELMAP = "Binary labelmap"
 #: Tags that a result inherits from the prior's segment.
 TERMINOLOGY_TAG = "TerminologyEntry"
 
@@ -73,7 +72,7 @@ def _stored(node: Any, identifier: str, volume_node: Any, volume: Volume) -> Seg
     node.GetBinaryLabelmapRepresentation(identifier, image)
     if image.IsEmpty():
         raise InputError(f"{node.GetName()}: segment '{segment.GetName()}' is empty")
-    mask = _voxels(image) > 0
+    mask = voxels_of(image) > 0
     matrix = parent_to_world(node) @ _first_voxel(image)
     return Segmentation(grid_from_matrix(matrix, mask.shape, node.GetName()), (describe(segment, mask),), node.GetName())
 
@@ -95,15 +94,6 @@ def _terminology(text: str | None) -> Any:
     except ImportError:
         return None
     return terminology_entry_from_string(text) if text else None
-
-
-def _voxels(image: Any) -> NDArray[Any]:
-    """Voxels ``(k, j, i)`` of an image, from the first of its extent on."""
-    from vtk.util import numpy_support
-
-    i, j, k = image.GetDimensions()
-    values: NDArray[Any] = numpy_support.vtk_to_numpy(image.GetPointData().GetScalars())
-    return values.reshape(k, j, i)
 
 
 def _first_voxel(image: Any) -> NDArray[np.float64]:

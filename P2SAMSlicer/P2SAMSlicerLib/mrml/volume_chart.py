@@ -9,6 +9,7 @@ from P2SAMSlicerLib.mrml.record_nodes import record_of
 from P2SAMSlicerLib.mrml.result_nodes import PRIOR_ROLE, SOURCE_TAG
 from P2SAMSlicerLib.mrml.review_nodes import contour_volume_ml, contours_to_review
 from P2SAMSlicerLib.mrml.segment_nodes import tag_of
+from P2SAMSlicerLib.mrml.volume_nodes import identity_of
 
 #: Name of the chart, its table and (with the segment's name) its series; a new chart takes the place of the one before.
 CHART_NAME = "Volumes by visit"
@@ -34,6 +35,24 @@ def volumes_by_visit(results: Sequence[Any]) -> dict[str, list[float | None]]:
             volumes[0] = before.get(name, volumes[0])
             volumes[number] = contour_volume_ml(node, identifier)
     return found
+
+
+def results_by_visit(results: Sequence[Any], like: Any) -> list[Any]:
+    """Those results that stem from the same prior as one of them: by study date where it is known, then as the CTs were loaded.
+
+    :param results: segmentation nodes; one may be there several times.
+    """
+    import slicer.util
+
+    loaded = [node.GetID() for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")]
+    prior = like.GetNodeReferenceID(PRIOR_ROLE)
+    same = {node.GetID(): node for node in results if node.GetNodeReferenceID(PRIOR_ROLE) == prior}
+
+    def place(node: Any) -> tuple[str, int]:
+        volume = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
+        return identity_of(volume).acquired or "", loaded.index(volume.GetID())
+
+    return sorted(same.values(), key=place)
 
 
 def make_chart(results: Sequence[Any]) -> Any:

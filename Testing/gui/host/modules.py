@@ -90,6 +90,7 @@ class qSlicerScriptedLoadableModule(Module):
         super().__init__(name, None)
         object.__setattr__(self, "path", str(path))
         self._python: types.ModuleType | None = None
+        self._path_added = False
 
     def _fallback(self, name: str) -> Any:
         defaults: dict[str, Any] = {
@@ -204,7 +205,8 @@ def load(path: Path) -> Any:
     import slicer
 
     name = path.stem
-    if str(path.parent) not in sys.path:
+    added = str(path.parent) not in sys.path
+    if added:
         sys.path.insert(0, str(path.parent))
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -214,6 +216,7 @@ def load(path: Path) -> Any:
     spec.loader.exec_module(python)
     module = qSlicerScriptedLoadableModule(name, path)
     module._python = python
+    module._path_added = added
     made = getattr(python, name)(module)
     setattr(slicer.modules, f"{name}Instance", made)
     setattr(slicer.modules, name.lower(), module)
@@ -240,5 +243,5 @@ def unload(module: Any) -> None:
         module._representation = None
     sys.modules.pop(name, None)
     folder = str(Path(module.path).parent)
-    if folder in sys.path:
+    if module._path_added and folder in sys.path:
         sys.path.remove(folder)
