@@ -13,7 +13,6 @@ import pytest
 from panel_user import PanelUser
 from phantom_results import add_visits
 
-
 TERMINOLOGY = (
     "Segmentation category and type - 3D Slicer General Anatomy list~SCT^49755003^Morphologically Altered Structure"
     "~SCT^4147007^Mass~^^~Anatomic codes - DICOM master list~^^~^^"

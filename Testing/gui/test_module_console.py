@@ -47,9 +47,7 @@ def test_propagate_waits_and_gives_the_nodes(logic: Any) -> None:
     prior, segmentation, followups = add_visits(2)
     told: list[Any] = []
     results = [carried(node) for node in followups]
-    answer_when_asked(
-        logic, lambda worker: worker.progress("encode", 1, 4), lambda worker: answer(worker, *results)
-    )
+    answer_when_asked(logic, lambda worker: worker.progress("encode", 1, 4), lambda worker: answer(worker, *results))
     nodes = logic.propagate(prior, segmentation, followups, progressCallback=told.append)
     assert [node.GetName() for node in nodes] == ["Phantom follow-up CT propagated", "Phantom follow-up CT 2 propagated"]
     assert [(each.stage, each.done, each.total) for each in told] == [("encoding slices", 1, 4)]

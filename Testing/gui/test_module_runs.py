@@ -1,4 +1,4 @@
-"""Runs from the panel: progress, several follow-ups, failures, and what happens to the scene meanwhile. The worker is a fake."""
+"""Runs from the panel: progress, several follow-ups, failures, what happens to the scene meanwhile. The worker is a fake."""
 
 from __future__ import annotations
 
@@ -199,7 +199,6 @@ def test_results_stay_reviewable_when_the_priors_segmentation_is_removed_afterwa
 
 def test_closing_the_scene_ends_the_run_and_leaves_a_working_panel(user: Any, visits: Any) -> None:
     user.apply()
-    visits = None
     user.host.close_scene()
     assert user.worker.cancelled == 1
     assert not user.logic.running
@@ -219,7 +218,7 @@ def test_a_result_never_lands_in_the_next_scene(host: Any, user: Any) -> None:
     """Nodes of the next scene have the ids of those of the last one."""
     from types import ModuleType
 
-    import P2SAMSlicer as module  # noqa: N813
+    import P2SAMSlicer as module
 
     assert isinstance(module, ModuleType)
     logic = module.P2SAMSlicerLogic()

@@ -25,7 +25,11 @@ MUTATIONS = {
     "a widget class of the .ui": ("Resources/UI/P2SAMSlicer.ui", "qMRMLCheckableNodeComboBox", "qMRMLCheckedNodeComboBox"),
     "a property of the .ui": ("Resources/UI/P2SAMSlicer.ui", '"showChildNodeTypes"', '"showDerivedNodeTypes"'),
     "the name of a widget": (f"{PANEL}/run_panel.py", "self._ui.applyButton", "self._ui.propagateButton"),
-    "a property of a button": (f"{PANEL}/run_panel.py", "button.enabled, button.toolTip = True", "button.on, button.toolTip = True"),
+    "a property of a button": (
+        f"{PANEL}/run_panel.py",
+        "button.enabled, button.toolTip = True",
+        "button.on, button.toolTip = True",
+    ),
     "a property of a bar": (f"{PANEL}/run_panel.py", "progressBar.value = 0", "progressBar.val = 0"),
     "a signal of a button": (f"{PANEL}/run_panel.py", '"clicked(bool)"', '"pushed(bool)"'),
     "a signal of a timer": (f"{PANEL}/run_panel.py", '"timeout()"', '"timedOut()"'),
