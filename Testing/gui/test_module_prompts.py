@@ -118,8 +118,8 @@ def test_a_moved_box_is_sent(editing: Any) -> None:
 def test_edits_survive_looking_at_other_slices(editing: Any) -> None:
     positive, box = markups(editing, POSITIVE_ROLE), markups(editing, BOX_ROLE)
     positive.AddControlPointWorld(*place(editing, 22, 22, 8))
-    across, down, thick = box.GetSize()
-    box.SetSize(across + 5.0, down, thick)
+    x, y, z = box.GetSize()
+    box.SetSize(x + 5.0, y, z)
     editing.click_row("slicesTable", 1)
     editing.click_row("slicesTable", 2)
     assert positive.GetNumberOfControlPoints() == 6

@@ -14,6 +14,7 @@ import pytest
 from P2SAMSlicerLib.mrml.prompt_nodes import POSITIVE_ROLE
 from P2SAMSlicerLib.mrml.review_nodes import seen
 from P2SAMSlicerLib.mrml.slice_places import SlicePlaces
+from P2SAMSlicerLib.worker.private_folder import PREFIX
 from panel_user import PanelUser
 from phantom_results import add_visits
 
@@ -67,7 +68,7 @@ def test_a_contour_is_carried_corrected_and_accepted(chosen: PanelUser, unusual_
     user.apply()
     user.host.wait_until(lambda: not user.logic.running, 300.0, "the run does not end")
     user.wait()
-    assert user.status.startswith(("done", "")), user.status
+    assert (user.logic.lastRun.error, user.logic.lastRun.problems) == (None, [])
     ((visit, name, before, _now, _change, _shift, _priority, outcome, status),) = user.table()
     assert (visit, name, status) == ("Phantom follow-up CT", "tumour", "unreviewed")
     assert outcome in ("found", "flagged")
@@ -98,9 +99,14 @@ def test_a_contour_is_carried_corrected_and_accepted(chosen: PanelUser, unusual_
     user.click("acceptButton")
     assert user.table()[0][8].startswith("accepted")
     assert index in seen(row.node, row.identifier)
-    assert list(unusual_folder.iterdir()), "the files of the run were not where they should be"
+    assert own_folders(unusual_folder), "the files of the update are not where they should be"
     user.logic.close()
-    assert list(unusual_folder.iterdir()) == []
+    assert own_folders(unusual_folder) == []
+
+
+def own_folders(folder: Path) -> list[Path]:
+    """What of a folder for temporary files is ours; torch has its own there."""
+    return list(folder.glob(f"{PREFIX}*"))
 
 
 def voxel_places(volume: Any) -> Any:
@@ -122,7 +128,7 @@ def test_cancel_ends_the_whole_process_tree_and_a_killed_worker_is_told(chosen: 
     assert gone
     assert user.status == "cancelled"
     assert user.table() == []
-    assert list(unusual_folder.iterdir()) == []
+    assert own_folders(unusual_folder) == []
 
     user.apply()
     second = worker_process(user)
@@ -133,7 +139,7 @@ def test_cancel_ends_the_whole_process_tree_and_a_killed_worker_is_told(chosen: 
     user.wait()
     assert "the worker has ended" in user.status
     assert "killed" in user.status or os.name == "nt"
-    assert list(unusual_folder.iterdir()) == []
+    assert own_folders(unusual_folder) == []
     user.apply()
     third = worker_process(user)
     user.host.wait_until(lambda: user.status != "starting", 60.0, "the third worker tells nothing")

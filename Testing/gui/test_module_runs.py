@@ -1,4 +1,4 @@
-"""Runs from the panel: progress, several follow-ups, failures, and what happens to the scene meanwhile. A fake worker."""
+"""Runs from the panel: progress, several follow-ups, failures, what happens to the scene meanwhile. The worker is a fake."""
 
 from __future__ import annotations
 
@@ -199,7 +199,6 @@ def test_results_stay_reviewable_when_the_priors_segmentation_is_removed_afterwa
 
 def test_closing_the_scene_ends_the_run_and_leaves_a_working_panel(user: Any, visits: Any) -> None:
     user.apply()
-    del visits
     user.host.close_scene()
     assert user.worker.cancelled == 1
     assert not user.logic.running
