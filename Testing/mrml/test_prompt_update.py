@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("scene")
 
 MODEL = ModelChoice("lite_medsam", device="cpu")
 #: A run of the real worker that decodes little.
-FEW = PropagationOptions(registration="none", max_parts=1, negatives=(0,))
+FEW = PropagationOptions(registration="none", max_parts=1, negatives=(1,))
 
 
 @pytest.fixture(autouse=True)
@@ -418,7 +418,7 @@ def test_the_real_worker_carries_the_phantom_and_updates_a_slice_without_encodin
     assert list(temporary.iterdir()) == []
 
 
-def wait_for(running: Callable[[], bool], poll: Callable[[], None], seconds: float = 300.0) -> None:
+def wait_for(running: Callable[[], bool], poll: Callable[[], None], seconds: float = 600.0) -> None:
     deadline = time.monotonic() + seconds
     while running():
         assert time.monotonic() < deadline, "the worker does not answer"
