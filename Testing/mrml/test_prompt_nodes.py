@@ -43,13 +43,15 @@ def shown_points(node: Any, role: str) -> NDArray[np.float64]:
     """LPS places of the points in the scene."""
     points = node.GetNodeReference(role)
     places = [list(points.GetNthControlPointPositionWorld(n)) for n in range(points.GetNumberOfControlPoints())]
-    return np.array(places).reshape(-1, 3) * FLIP
+    lps: NDArray[np.float64] = np.array(places).reshape(-1, 3) * FLIP
+    return lps
 
 
 def place_in_world(node: Any, each: SliceResult, pixel: tuple[float, float]) -> NDArray[np.float64]:
     """RAS place of a pixel of a slice."""
     grid = SlicePlaces.of(followup_of(node)).grid
-    return prompts_to_lps(np.array([pixel]), each, grid)[0] * FLIP
+    ras: NDArray[np.float64] = prompts_to_lps(np.array([pixel]), each, grid)[0] * FLIP
+    return ras
 
 
 def add_point(node: Any, role: str, ras: NDArray[np.float64]) -> None:
@@ -59,7 +61,16 @@ def add_point(node: Any, role: str, ras: NDArray[np.float64]) -> None:
 
 def prompts_of(each: SliceResult, label: int) -> NDArray[np.float32]:
     assert each.best is not None
-    return each.best.points[each.best.labels == label]
+    points: NDArray[np.float32] = each.best.points[each.best.labels == label]
+    return points
+
+
+def box_of(each: SliceResult | EditedPrompts) -> NDArray[np.float32]:
+    chosen = each if isinstance(each, EditedPrompts) else each.best
+    assert chosen is not None
+    box = chosen.box
+    assert box is not None
+    return box
 
 
 def check_no_edit(node: Any, slices: list[SliceResult]) -> None:
@@ -103,8 +114,7 @@ def test_oblique_visits_under_turned_parents_read_back_what_was_shown(seed: int)
     np.testing.assert_allclose(shown_points(node, POSITIVE_ROLE), expected, atol=2e-3)
     show_box(node, slices[1])
     roi = node.GetNodeReference(BOX_ROLE)
-    assert slices[1].best is not None
-    corners = prompts_to_lps(slices[1].best.box.reshape(2, 2), slices[1], volume.grid)
+    corners = prompts_to_lps(box_of(slices[1]).reshape(2, 2), slices[1], volume.grid)
     np.testing.assert_allclose(np.array(roi.GetCenterWorld()) * FLIP, corners.mean(axis=0), atol=2e-3)
 
 
@@ -233,16 +243,16 @@ def test_a_box_that_is_moved_and_resized_is_read_back_in_pixels(storage: Any, wh
     roi.SetCenterWorld(*(np.array(roi.GetCenterWorld()) + there - here).tolist())
     edit = the_edit(node, slices, each.index)
     assert edit.index == each.index
-    np.testing.assert_allclose(edit.box, np.add(each.best.box, [3.0, -2.0, 3.0, -2.0]), atol=0.05)
+    np.testing.assert_allclose(box_of(edit), np.add(box_of(each), [3.0, -2.0, 3.0, -2.0]), atol=0.05)
     np.testing.assert_allclose(edit.points, each.best.points, atol=0.05)
     # twice as wide about its middle
     show_box(node, each)
     width, height, depth = roi.GetSize()
     roi.SetSize(2.0 * width, height, depth)
-    x0, y0, x1, y1 = each.best.box
+    x0, y0, x1, y1 = box_of(each).tolist()
     half = (x1 - x0) / 2.0
     edit = the_edit(node, slices, each.index)
-    np.testing.assert_allclose(edit.box, [max(0.0, x0 - half), y0, x1 + half, y1], atol=0.05)
+    np.testing.assert_allclose(box_of(edit), [max(0.0, x0 - half), y0, x1 + half, y1], atol=0.05)
     # seen from another slice the box does not count
     assert edited_prompts(node, slices, slices[0].index) == []
     assert edited_prompts(node, slices, None) == []
@@ -256,11 +266,10 @@ def test_a_box_that_is_dragged_outside_is_kept_inside_the_image() -> None:
     roi = node.GetNodeReference(BOX_ROLE)
     roi.SetSize(4000.0, 4000.0, 4.0)
     edit = the_edit_of_box(node, slices, each)
-    np.testing.assert_allclose(edit.box, [0.0, 0.0, 255.0, 255.0])
+    np.testing.assert_allclose(box_of(edit), [0.0, 0.0, 255.0, 255.0])
     roi.SetCenterWorld(9000.0, 0.0, 0.0)
     edit = the_edit_of_box(node, slices, each)
-    assert edit.box is not None
-    assert edit.box[0] == edit.box[2]  # empty, which the worker refuses in words
+    assert box_of(edit)[0] == box_of(edit)[2]  # empty, which the worker refuses in words
 
 
 def the_edit_of_box(node: Any, slices: list[SliceResult], each: SliceResult) -> EditedPrompts:

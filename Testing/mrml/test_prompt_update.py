@@ -37,6 +37,8 @@ from scene_content import add_transform, oblique
 pytestmark = pytest.mark.usefixtures("scene")
 
 MODEL = ModelChoice("lite_medsam", device="cpu")
+#: A run of the real worker that decodes little.
+FEW = PropagationOptions(registration="none", max_parts=1, negatives=(1,))
 
 
 @pytest.fixture(autouse=True)
@@ -377,9 +379,7 @@ def test_closing_ends_what_is_under_way_and_leaves_no_folder(
 def test_the_real_worker_carries_the_phantom_and_updates_a_slice_without_encoding_again(temporary: Path) -> None:
     prior, contours, followup = add_phantom_visits()
     with WorkerClient(sys.executable) as worker:
-        run = PropagationRun(
-            worker, RunRequest(prior, contours, (followup,), options=PropagationOptions(registration="none"), device="cpu")
-        )
+        run = PropagationRun(worker, RunRequest(prior, contours, (followup,), options=FEW, device="cpu"))
         wait_for(lambda: run.running, run.poll)
         assert run.error is None, run.error
         assert run.problems == []
@@ -418,7 +418,7 @@ def test_the_real_worker_carries_the_phantom_and_updates_a_slice_without_encodin
     assert list(temporary.iterdir()) == []
 
 
-def wait_for(running: Callable[[], bool], poll: Callable[[], None], seconds: float = 300.0) -> None:
+def wait_for(running: Callable[[], bool], poll: Callable[[], None], seconds: float = 600.0) -> None:
     deadline = time.monotonic() + seconds
     while running():
         assert time.monotonic() < deadline, "the worker does not answer"

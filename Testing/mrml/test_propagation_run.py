@@ -374,9 +374,9 @@ def test_slices_recorded_before_a_followup_was_turned_over_are_not_shown_mirrore
     request, client = RunRequest(prior, add_segmentation(prior, {"GTV": blob()}), (followup,)), FakeClient()
     run = PropagationRun(client, request)  # type: ignore[arg-type]
     slices = tuple(prompted(each) for each in recorded(volume))
-    masks = {name: np.zeros(volume.grid.shape, dtype=bool) for name in ("mask", "registered_mask")}
-    masks["mask"][3, 25:35, 20:30] = masks["registered_mask"][3, 25:35, 20:30] = True
-    client.tell_visit(0, carried(followup, slices=slices, **masks))
+    mask = np.zeros(volume.grid.shape, dtype=bool)
+    mask[3, 25:35, 20:30] = True
+    client.tell_visit(0, carried(followup, slices=slices, mask=mask, registered_mask=mask))
     client.tell_end()
     slicer.util.updateTransformMatrixFromArray(parent, np.diag([-1.0, 1.0, -1.0, 1.0]))
     run.poll()

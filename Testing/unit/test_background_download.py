@@ -131,7 +131,7 @@ def test_weights_that_are_there_are_not_fetched_again(server: Server) -> None:
 
 @pytest.mark.usefixtures("server")
 def test_an_unknown_hash_is_refused_unless_it_is_allowed(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = replace(store.catalogue_entry(MODEL), sha256=None)
+    entry = replace(store.list_models()[0].entry, sha256=None)
     monkeypatch.setattr(store, "catalogue_entry", {MODEL: entry}.__getitem__)
     assert "no SHA-256 is known" in str(ended(BackgroundDownload(MODEL)).error)
     assert server.requests == []

@@ -115,8 +115,9 @@ def test_a_disk_that_is_or_becomes_full_leaves_nothing_half_written(
         with pytest.raises(OutputError, match="no space left"):
             take_weights(folder)
     assert left(tmp_path) == []
+    usage = shutil.disk_usage(tmp_path)
     with monkeypatch.context() as patched:
-        patched.setattr(shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(10, 9, 1))  # type: ignore[attr-defined]
+        patched.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=1))
         with pytest.raises(OutputError, match="not enough space"):
             take_weights(folder)
     assert left(tmp_path) == []
