@@ -63,7 +63,7 @@ def without_thin_parts(mask: BoolArray, grid: Grid, thinness: Thinness, kept_sli
     :param mask: the contour ``(z, y, x)``.
     :param kept_slices: slices that stay as they are.
     """
-    result = mask.copy()
+    result: BoolArray = mask.copy()
     if thinness.radius_mm <= 0 or not mask.any():
         return result
     pieces = list(_pieces(mask, grid, thinness.radius_mm))

@@ -47,7 +47,7 @@ def hide_packages() -> None:
     """From now on they are neither found nor imported."""
     present = importlib.util.find_spec
     importlib.util.find_spec = lambda name, package=None: None if name in ABSENT else present(name, package)
-    sys.meta_path.insert(0, Absent())  # type: ignore[arg-type]
+    sys.meta_path.insert(0, Absent())
 
 
 def main() -> None:
