@@ -321,6 +321,12 @@ class P2SAMSlicerLogic(ScriptedLoadableModuleLogic):
             self.updates = PromptUpdates(self.client)
         self.updates.start(segmentationNode, segmentID, edits, model)
 
+    def stopUpdate(self) -> None:
+        """Give up an answer to edited prompts that is waited for."""
+        if self.updates is not None:
+            self.updates.close()
+            self.updates = None
+
     def pollUpdate(self) -> None:
         """Take in the answer to edited prompts if it came."""
         if self.updates is not None:
@@ -339,9 +345,7 @@ class P2SAMSlicerLogic(ScriptedLoadableModuleLogic):
         if self._timer is not None:
             self._timer.stop()
             self._timer = None
-        if self.updates is not None:
-            self.updates.close()
-            self.updates = None
+        self.stopUpdate()
         if self._client is not None:
             self._client.close()
             self._client = None

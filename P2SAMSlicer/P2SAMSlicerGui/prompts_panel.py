@@ -74,8 +74,7 @@ class PromptsPanel:
     def close(self) -> None:
         """Stop waiting; an answer that is still to come is for contours that are gone."""
         self._timer.stop()
-        if self._logic.updates is not None:
-            self._logic.updates.close()
+        self._logic.stopUpdate()
         self.hide()
 
     def refresh(self) -> None:

@@ -269,6 +269,7 @@ def test_only_the_visit_that_is_reviewed_is_drawn(user: Any) -> None:
 
 def test_the_plot_has_the_volumes_by_visit(user: Any) -> None:
     import slicer.util
+    from P2SAMSlicerLib.mrml.volume_chart import NAME_COLUMN
 
     prior, segmentation, followups = add_visits(3)
     user.choose(prior, segmentation, *followups)
@@ -278,7 +279,7 @@ def test_the_plot_has_the_volumes_by_visit(user: Any) -> None:
     for _ in range(2):
         user.click("plotButton")
     (table,) = slicer.util.getNodesByClass("vtkMRMLTableNode")
-    names = [table.GetTable().GetValueByName(row, "visit name").ToString() for row in range(4)]
+    names = [table.GetTable().GetValueByName(row, NAME_COLUMN).ToString() for row in range(4)]
     assert names == ["Phantom prior CT", *(node.GetName() for node in followups)]
     volumes = [table.GetTable().GetValueByName(row, "tumour").ToDouble() for row in range(4)]
     np.testing.assert_allclose(volumes, [10.0, 6.125, 6.125, 6.125], rtol=1e-3)

@@ -171,19 +171,18 @@ def test_a_follow_up_with_other_voxels_than_before_gets_no_contour(user: Any, vi
     slicer.util.updateVolumeFromArray(followup, np.zeros((4, 48, 48)))
     answer(user.worker, result)
     user.wait()
-    assert "changed during the run" in user.status
+    assert "its result cannot be shown; the contours are not on the follow-up's voxels" in user.status
     assert results() == []
 
 
-def test_the_priors_segmentation_that_is_removed_during_the_run_is_told(user: Any, visits: Any) -> None:
+def test_the_result_is_shown_although_the_priors_segmentation_was_removed_during_the_run(user: Any, visits: Any) -> None:
     import slicer
 
     user.apply()
     slicer.mrmlScene.RemoveNode(visits[1])
     answer(user.worker, carried(visits[2][0]))
     user.wait()
-    assert "the prior's segmentation was removed during the run" in user.status
-    assert results() == []
+    assert len(results()) == len(user.table()) == 1
 
 
 def test_results_stay_reviewable_when_the_priors_segmentation_is_removed_afterwards(user: Any, visits: Any) -> None:
@@ -264,8 +263,6 @@ def test_a_second_run_takes_the_place_of_what_nobody_reviewed(user: Any, visits:
     user.host.process_events()
     assert len(results()) == 1
     after = kinds_of_nodes()
-    # slicer.util.updateSegmentBinaryLabelmapFromArray leaves the display nodes of its own temporary volumes.
-    del before["vtkMRMLLabelMapVolumeDisplayNode"], after["vtkMRMLLabelMapVolumeDisplayNode"]
     assert after == before
     assert user.host.dialogs.texts() == []
 
