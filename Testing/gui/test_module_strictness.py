@@ -40,7 +40,7 @@ MUTATIONS = {
     "a Qt class": (f"{PANEL}/carry_table.py", "qt.QComboBox()", "qt.QChoiceBox()"),
     "a signal of the selector": (f"{PANEL}/module_panel.py", '"checkedNodesChanged()"', '"nodesChecked()"'),
     "a method of the selector": (f"{PANEL}/module_panel.py", ".checkedNodes()", ".chosenNodes()"),
-    "a property of a combo box": (f"{PANEL}/model_panel.py", "modelSelector.currentIndex)", "modelSelector.chosenIndex]"),
+    "a property of a combo box": (f"{PANEL}/model_panel.py", "modelSelector.currentIndex)", "modelSelector.chosenIndex)"),
     "a method of the settings": (f"{PANEL}/review_panel.py", "settings().setValue(", "settings().assign("),
     "a Qt method": (f"{PANEL}/review_panel.py", "self._shortcut.setKey(", "self._shortcut.setKeys_("),
     "a signal of a shortcut": (f"{PANEL}/review_panel.py", '"activated()"', '"pressed()"'),
