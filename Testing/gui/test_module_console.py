@@ -123,7 +123,12 @@ def test_an_error_in_the_scripts_own_callback_reaches_it_and_does_not_lose_the_r
         raise ZeroDivisionError("in the script")
 
     result = carried(followup)
-    answer_when_asked(logic, lambda worker: (worker.progress("encode", 1, 4), answer(worker, result)))
+
+    def told(worker: FakeWorker) -> None:
+        worker.progress("encode", 1, 4)
+        answer(worker, result)
+
+    answer_when_asked(logic, told)
     with pytest.raises(ZeroDivisionError):
         logic.propagate(prior, segmentation, followup, progressCallback=broken)
     assert len(logic.waitForRun()) == 1

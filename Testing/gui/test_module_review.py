@@ -340,7 +340,7 @@ def test_results_of_a_loaded_scene_are_reviewed_on(user: Any, tmp_path: Path) ->
     user.ui.registrationSelector.setCurrentText("rigid")
     user.ui.partsSpinBox.value = 8
     save_scene(tmp_path / "szene é")
-    prior = segmentation = followups = None
+    del prior, segmentation, followups
     user.host.select("SegmentEditor")
     user.host.close_scene()
     slicer.mrmlScene.SetURL(str(tmp_path / "szene é" / "scene.mrml"))

@@ -276,7 +276,12 @@ def test_a_panel_with_results_has_nothing_to_do_while_nobody_touches_it(user: An
         user.host.process_events()
     done: list[int] = []
     read_again = user.widget.panel._review._results.show
-    user.widget.panel._review._results.show = lambda: (done.append(1), read_again())
+
+    def counted() -> None:
+        done.append(1)
+        read_again()
+
+    user.widget.panel._review._results.show = counted
     before = kinds_of_nodes()
     user.widget.panel.refreshSoon()
     end = time.monotonic() + 0.5
