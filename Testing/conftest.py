@@ -30,8 +30,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 #: process of tests without work.
 LONGEST = (
     "test_engine_on_visits.py",
+    "test_module_real_worker.py",
+    "test_worker_client.py",
     "test_propagation_geometry.py",
+    "test_prompt_update.py",
+    "test_worker_runs.py",
     "test_propagation.py",
+    "test_module_review.py",
+    "test_module_strictness.py",
     "test_adaptation_training.py",
     "test_propagation_record.py",
     "test_registration_quality.py",

@@ -1,4 +1,4 @@
-"""The README's example for the Python console runs as it stands there, on small visits of the same names."""
+"""The README's example for the Python console runs as it stands there, on small visits of the same names; the worker is a fake."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from P2SAMSlicerLib.worker.messages import Request
+from phantom_results import add_visits, carried
+from scripted_worker import FakeWorker, answer
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,14 +23,28 @@ def console_example() -> str:
     return found[1]
 
 
-def test_the_example_for_the_console_carries_a_contour(host: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_example_for_the_console_carries_a_contour(
+    host: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     import slicer
-    from P2SAMSlicerLib.mrml.sample_visits import add_phantom_visits
+    from P2SAMSlicerLib.worker import client
 
     host.load_module(ROOT / "P2SAMSlicer" / "P2SAMSlicer.py")
+    prior, contours, (followup,) = add_visits()
     names = ("Lung prior CT", "Lung prior contours", "Lung follow-up CT (simulated)")
-    for node, name in zip(add_phantom_visits(), names, strict=True):
+    for node, name in zip((prior, contours, followup), names, strict=True):
         node.SetName(name)
+
+    class AnsweringWorker(FakeWorker):
+        """Answers a run at once; test_module_real_worker.py has the real one."""
+
+        def send(self, request: Request) -> int:
+            number = super().send(request)
+            self.progress("encode", 1, 4)
+            answer(self, carried(followup))
+            return number
+
+    monkeypatch.setattr(client, "WorkerClient", lambda *_words: AnsweringWorker())
     # The console of the application knows slicer already.
     exec(compile(console_example(), "README.md", "exec"), {"slicer": slicer})
     told = capsys.readouterr().out.splitlines()

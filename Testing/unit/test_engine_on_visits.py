@@ -25,8 +25,7 @@ def peers(case: Path, method: str) -> float:
     return float(json.loads((case.parent / "peers.json").read_text())["cases"][case.name][method]["dice"])
 
 
-# Minutes. Shorter: the lung tumour below; slices of this limb in test_propagation_geometry.py; a model that knows boxes only in
-# test_propagation_record.py.
+# Minutes. Shorter: slices of this limb in test_propagation_geometry.py; a model that knows boxes only in test_propagation_record.py.
 @pytest.mark.long
 def test_a_stable_limb_tumour_is_carried_better_than_by_rigid_registration(visit_case: VisitCase, lite_medsam: Any) -> None:
     case = visit_case("limb_f_stable")
@@ -49,6 +48,8 @@ def test_a_stable_limb_tumour_is_carried_better_than_by_rigid_registration(visit
     assert not any(origin.startswith("parts") and not origin.endswith("+ box") for origin in origins)
 
 
+# Minutes. Shorter: the command line on small visits in test_cli_propagate.py; the default model in test_module_real_worker.py.
+@pytest.mark.long
 def test_a_shrinking_lung_tumour_is_followed_from_the_command_line_and_evaluated(visit_case: VisitCase, tmp_path: Path) -> None:
     case = visit_case("lung_i_shrink")
     out = tmp_path / "out"
