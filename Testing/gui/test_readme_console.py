@@ -1,4 +1,4 @@
-"""The README's example for the Python console runs as it stands there, on small visits of the same names; the worker is a fake."""
+"""The README's example for the Python console runs as it stands there, on small visits of these names; the worker is a fake."""
 
 from __future__ import annotations
 

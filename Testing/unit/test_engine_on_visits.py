@@ -25,7 +25,8 @@ def peers(case: Path, method: str) -> float:
     return float(json.loads((case.parent / "peers.json").read_text())["cases"][case.name][method]["dice"])
 
 
-# Minutes. Shorter: slices of this limb in test_propagation_geometry.py; a model that knows boxes only in test_propagation_record.py.
+# Minutes. Shorter: slices of this limb in test_propagation_geometry.py; a model that knows boxes only in
+# test_propagation_record.py.
 @pytest.mark.long
 def test_a_stable_limb_tumour_is_carried_better_than_by_rigid_registration(visit_case: VisitCase, lite_medsam: Any) -> None:
     case = visit_case("limb_f_stable")
