@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import os
 import sys
@@ -165,7 +166,7 @@ class Host:
             modules.unload(module)
         self._loaded.clear()
         mrml_widgets.stop_all_observers()
-        end_scene(slicer.mrmlScene)
+        end_scene(slicer.mrmlScene, lambda: end_logics(slicer))
         self.process_events()
         if self.window is not None:
             self.window.delete()
@@ -241,12 +242,36 @@ class Host:
         util.delayDisplay = dialogs.delay_display
 
 
-def end_scene(scene: Any) -> None:
-    """Empty a scene and cut its ties to Python, which VTK would else call while it is collected as garbage."""
+def end_scene(scene: Any, end_observers: Callable[[], None] = lambda: None) -> None:
+    """Empty a scene and cut its ties to Python, which VTK would else call while it is collected as garbage.
+
+    :param end_observers: ends what observes the nodes from within VTK. It has to go first: VTK's broker of events would keep
+        pointers to nodes whose observers were removed behind its back, and follow them when the observer ends.
+    """
     nodes = [scene.GetNthNode(i) for i in range(scene.GetNumberOfNodes())]
     scene.Clear(True)
+    end_observers()
     for one in (*nodes, scene):
         one.RemoveAllObservers()
+
+
+def end_logics(application: Any) -> None:
+    """Take all logics from the scene, and let those of the modules go while the application's is there, to which they speak.
+
+    :param application: the module ``slicer``.
+    """
+    manager, logic = application.app.moduleManager(), application.app.applicationLogic()
+    vars(application).pop("modules", None)
+    if application.app._layouts is not None:
+        for widget in application.app._layouts._widgets.values():
+            widget._logic.SetMRMLScene(None)
+    for module in manager._known.values():
+        if module._logic is not None:
+            logic.SetModuleLogic(module._name, None)
+            module._logic = None
+    manager._known.clear()
+    logic.SetMRMLScene(None)
+    gc.collect()
 
 
 def with_parameters(function: Any, allowed: set[str]) -> Any:
