@@ -61,6 +61,8 @@ def test_the_lung_visits_are_the_ct_its_contour_and_a_visit_with_a_smaller_tumou
     RunRequest(prior, contours, (followup,)).check()
     assert [node.GetName() for node in (prior, contours)] == ["Lung prior CT", "Lung prior contours"]
     assert "simulated" in followup.GetName()
+    for node in (prior, contours, followup):
+        assert demo_data.PROVENANCE in node.GetDescription()
     np.testing.assert_array_equal(volume_from_node(prior).array, volume.array)
     assert volume_from_node(prior).grid.same_as(volume.grid)
     ((tumour,), _) = segments_from_node(contours, prior, volume_from_node(prior))

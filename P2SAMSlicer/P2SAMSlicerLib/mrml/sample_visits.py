@@ -35,7 +35,10 @@ def add_lung_visits() -> list[Any]:
     visit = simulate_followup(prior, mask, SimulationOptions(change="shrink", seed=DEFAULT_SEED))
     node = _add(prior, "Lung prior CT")
     contours = _add_contour(node, mask, SEGMENT_NAME, SEGMENT_COLOR, "Lung prior contours")
-    return [node, contours, _add(visit.followup, "Lung follow-up CT (simulated)")]
+    followup = _add(visit.followup, "Lung follow-up CT (simulated)")
+    for each in (node, contours, followup):
+        each.SetDescription(DESCRIPTION)  # where the data comes from stays with it, also in a saved scene
+    return [node, contours, followup]
 
 
 def add_phantom_visits() -> tuple[Any, Any, Any]:
