@@ -1,4 +1,4 @@
-"""The README's pictures of the module: ``python Testing/gui/screenshots.py --out Resources/Screenshots``.
+"""The README's picture of the module: ``python Testing/gui/screenshots.py --out Resources/Screenshots``.
 
 Runs the module in the headless host on its sample visits (a real CT with a simulated second visit) with the real worker, and
 draws panel and slice views. The frame of the application around them is not drawn, because there is no application.
@@ -25,9 +25,9 @@ FIELD_MM = 150.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Make both pictures."""
+    """Make the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for panel.png and review.png")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for review.png")
     arguments = parser.parse_args(argv)
     arguments.out.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
@@ -42,13 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         host = Host(Path(folder), facts)
         try:
-            make_pictures(host, arguments.out)
+            make_picture(host, arguments.out)
         finally:
             host.close()
     return 0
 
 
-def make_pictures(host: Any, out: Path) -> None:
+def make_picture(host: Any, out: Path) -> None:
     """Carry the sample's contour, edit a prompt, and draw."""
     from P2SAMSlicerLib.mrml.sample_visits import add_lung_visits
 
@@ -58,7 +58,6 @@ def make_pictures(host: Any, out: Path) -> None:
     host.process_events()
     from host.slice_views import panel_picture
 
-    panel_picture(host.panel(widget), out / "panel.png", PANEL_WIDTH)
     host.click(widget.ui.applyButton)
     host.wait_until(lambda: not widget.logic.running, RUN_SECONDS)
     if widget.logic.lastRun.error:
