@@ -26,11 +26,14 @@ from P2SAMSlicerLib.benchmark.statistics import paired_difference
 from P2SAMSlicerLib.candidates import EXPECTED, REGISTERED, WITHOUT_MODEL, Proposal
 from P2SAMSlicerLib.choice import ABSENT_COST, REGISTERED_CREDIT, SWITCH_COST, Scored, choose_sequence
 from P2SAMSlicerLib.cli import main as p2sam
-from P2SAMSlicerLib.metrics import volumetric_dice
+from P2SAMSlicerLib.metrics import hd95_mm, volumetric_dice
 from P2SAMSlicerLib.models.protocol import PromptSet
 from P2SAMSlicerLib.options import PropagationOptions
 from P2SAMSlicerLib.result import Candidate, SliceResult
 from P2SAMSlicerLib.review import OWN_DOUBT, priority
+from P2SAMSlicerLib.slice_plane import canonical_index, working_grid
+from P2SAMSlicerLib.thin_parts import thinness_of, without_thin_parts
+from P2SAMSlicerLib.volume import BoolArray
 
 #: Kinds of change in the order in which the patients get them, and the HU offsets of their visits.
 CHANGES = ("shrink", "partial", "grow", "shrink", "partial", "stable", "grow", "shrink", "necrosis")
@@ -39,6 +42,8 @@ SHRINKS_BY = -0.5
 FIRST_SEED = 100
 FOLDS = 2
 BASE, ADAPTED = "lite_medsam", "adapted"
+#: Contours of one run, in the order in which they come to be.
+CARRIED, CHOSEN, TRIMMED, FINISHED = "registered", "as chosen", "without thin parts", "clinical mode"
 PARTS = 5
 #: As in the training of the shipped adapter (see the README), but for one epoch less.
 TRAINING = (
@@ -152,6 +157,11 @@ def measured(visit: Path, name: str, adapter: Path | None, negatives: Sequence[i
     row["registered"] = volumetric_dice(segment.registered_mask, data.truth)
     row["result"] = volumetric_dice(result, data.truth)
     row["dice"] = variants(segment.slices, data, negatives)
+    row["finish"] = {
+        CARRIED: agreement(segment.registered_mask, data),
+        **finishing(segment.slices, data, negatives),
+        FINISHED: agreement(result, data),
+    }
     for key, slices in (("ranked", segment.slices), ("ranked without own doubt", without_own_doubt(segment.slices))):
         found = ranked_slices(slices, result, data.truth, data.followup.grid)
         row[key] = [[each.index, each.priority, each.dice] for each in found]
@@ -225,6 +235,26 @@ def variants(slices: Sequence[SliceResult], data: CaseData, negatives: Sequence[
     return found
 
 
+def agreement(contour: BoolArray, data: CaseData) -> list[float]:
+    """Volumetric Dice, and HD95 in mm, against the truth."""
+    return [volumetric_dice(contour, data.truth), hd95_mm(contour, data.truth, data.followup.grid)]
+
+
+def finishing(slices: Sequence[SliceResult], data: CaseData, negatives: Sequence[int]) -> dict[str, list[float]]:
+    """The chosen candidates as they are, and without parts that are thinner than the prior's lesion."""
+    if not slices:
+        return {}
+    grid = data.followup.grid
+    pick = choice(slices, pieces(negatives)["everything"])
+    chosen = contour_of(slices, grid, pick)
+    orientation, working = working_grid(grid)
+    preferred = [canonical_index(grid, each) for each in slices if (one := pick(each)) and one.origin == REGISTERED]
+    prior_orientation, prior_grid = working_grid(data.prior.grid)
+    thinness = thinness_of(prior_orientation.to_canonical(data.segment.mask), prior_grid)
+    trimmed = without_thin_parts(orientation.to_canonical(chosen), working, thinness, preferred)
+    return {CHOSEN: agreement(chosen, data), TRIMMED: agreement(orientation.to_stored(trimmed), data)}
+
+
 def choice(
     slices: Sequence[SliceResult], keep: Keep, switch_cost: float = SWITCH_COST, credit: float = REGISTERED_CREDIT
 ) -> Callable[[SliceResult], Candidate | None]:
@@ -279,7 +309,7 @@ def report(rows: Sequence[dict[str, Any]], outcomes: Sequence[str], negatives: S
     for change in sorted({row["change"] for row in new}):
         some = [[row[key] for row in by[name] if row["change"] == change] for name, key in FIGURES]
         lines.append(f"| {change} | {len(some[0])} | " + " | ".join(f"{np.mean(values):.3f}" for values in some) + " |")
-    lines += ["", *choice_table(new), "", *parts_table(new, negatives), "", *ranking_lines(by), *gone_lines(outcomes), ""]
+    lines += ["", *choice_table(new), "", *finish_table(new), "", *parts_table(new, negatives), "", *ranking_lines(by), *gone_lines(outcomes), ""]
     return "\n".join(lines)
 
 
@@ -307,6 +337,19 @@ def choice_table(rows: Sequence[dict[str, Any]]) -> list[str]:
         "oracle, best of every slice",
     ]
     return lines + [difference_line(name, [row["dice"][name] for row in some], whole, patients) for name in names]
+
+
+def finish_table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What becomes of the chosen candidates: thin parts are taken away; clinical mode also smooths and weighs them before."""
+    some = [row["finish"] for row in rows if row["dice"]]
+    patients = [row["patient"] for row in rows if row["dice"]]
+    chosen = [each[CHOSEN][0] for each in some]
+    lines = ["From the chosen candidates to the contour (adapted model), HD95 in mm:", ""]
+    lines += ["| contour | HD95 | Dice | minus as chosen | 95 % interval |", "|---|---:|---:|---:|---:|"]
+    for name in (CARRIED, CHOSEN, TRIMMED, FINISHED):
+        hd95 = np.mean([each[name][1] for each in some])
+        lines.append(difference_line(f"{name} | {hd95:.1f}", [each[name][0] for each in some], chosen, patients))
+    return lines
 
 
 def parts_table(rows: Sequence[dict[str, Any]], negatives: Sequence[int]) -> list[str]:

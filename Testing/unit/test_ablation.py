@@ -11,9 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from P2SAMSlicerLib.benchmark.cases import CaseData
 from P2SAMSlicerLib.candidates import EXPECTED, REGISTERED
 from P2SAMSlicerLib.cli import main
+from P2SAMSlicerLib.geometry import Grid
 from P2SAMSlicerLib.result import Candidate, SliceResult
+from P2SAMSlicerLib.volume import Segment, Volume
 
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "ablation.py"
 PARTS = "parts 2, negatives 1"
@@ -122,7 +125,8 @@ def row(ablation: ModuleType, patient: str, model: str, result: float) -> dict[s
     found = {"visit": f"{patient}_grow", "patient": patient, "change": "grow", "model": model, "outcome": "found"}
     ranked = {"ranked": [[0, 0.9, 0.2], [1, 0.1, 0.9], [2, 0.2, 0.8]]}
     turned = {"ranked without own doubt": [[0, 0.1, 0.2], [1, 0.9, 0.9], [2, 0.5, 0.8]]}
-    return {**found, "registered": 0.6, "result": result, "dice": dice, **ranked, **turned}
+    finish = {"registered": [0.6, 20.0], "as chosen": [0.5, 9.0], "without thin parts": [0.7, 5.0], "clinical mode": [result, 4.0]}
+    return {**found, "registered": 0.6, "result": result, "dice": dice, "finish": finish, **ranked, **turned}
 
 
 def test_the_report_holds_the_means_and_differences_of_its_rows(ablation: ModuleType) -> None:
@@ -140,8 +144,39 @@ def test_the_report_holds_the_means_and_differences_of_its_rows(ablation: Module
     assert "Made by `ablation.py --every 3`" in text
     assert "2 of 27 simulated second visits of 2 patients" in text
     assert "flagged 2, no lesion found 1" in text
+    assert "| without thin parts | 5.0 | 0.700 | +0.200 |" in text
+    assert "| clinical mode | 4.0 | 0.850 | +0.350 |" in text
     assert "Review priority, adapted: rank correlation with the slice's error 1.00" in text
     assert "Review priority, adapted without the model's own doubt: rank correlation with the slice's error -1.00" in text
+
+
+def test_of_the_chosen_candidates_the_thin_parts_go_and_what_was_preferred_to_the_expected_contour_stays(
+    ablation: ModuleType,
+) -> None:
+    grid = Grid((9, 40, 40))
+    lesion = np.zeros((9, 40, 40), dtype=np.bool_)
+    lesion[1:8, 10:30, 10:30] = True
+    tongue = lesion.copy()
+    tongue[1:8, 20, 30:38] = True
+    volume = Volume(np.zeros((9, 40, 40), dtype=np.float32), grid)
+    data = CaseData(volume, Segment("GTV", lesion), volume, lesion)
+    nothing = np.zeros((0, 2), dtype=np.float32)
+
+    def seen(index: int) -> SliceResult:
+        origins = (REGISTERED, EXPECTED) if index == 4 else (EXPECTED, REGISTERED)
+        found = [
+            Candidate(origin, tongue[index], nothing, np.zeros(0, dtype=np.int64), None, 0.0, score, 0.5)
+            for origin, score in zip(origins, (-90.0, -1.0), strict=True)
+        ]
+        return SliceResult(index, float(index), tuple(found), 0, 0.5)
+
+    found = ablation.finishing([seen(index) for index in range(1, 8)], data, [1])
+    length = 8
+    chosen_dice, trimmed_dice = found[ablation.CHOSEN][0], found[ablation.TRIMMED][0]
+    assert chosen_dice == pytest.approx(2 * 2800 / (2 * 2800 + 7 * length))
+    assert trimmed_dice == pytest.approx(2 * 2800 / (2 * 2800 + length), abs=0.01)
+    assert found[ablation.TRIMMED][1] <= found[ablation.CHOSEN][1]
+    assert ablation.finishing([], data, [1]) == {}
 
 
 def test_without_the_models_own_doubt_a_slice_has_the_priority_of_its_other_signals(ablation: ModuleType) -> None:

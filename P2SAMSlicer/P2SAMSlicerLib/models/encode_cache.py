@@ -25,7 +25,8 @@ class EncodeCache:
     Images are told apart by their content. Features lie in main memory; those that were not asked for the longest are forgotten
     first. Everything else is the wrapped model's.
 
-    :param model: the wrapped model, which must give an image the same features in every batch.
+    :param model: the wrapped model, which must give an image the same features in every batch, but for rounding; what is
+        remembered never changes, so that a second run has exactly the first one's features.
     :param limit_bytes: most room for the features; an image whose features are larger is never remembered.
     """
 
