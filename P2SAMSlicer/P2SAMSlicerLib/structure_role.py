@@ -8,7 +8,7 @@ structure. Whatever is not known is taken for a tumour, because that is what thi
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from P2SAMSlicerLib.volume import Segment
 
@@ -16,10 +16,11 @@ from P2SAMSlicerLib.volume import Segment
 DRAWN_BY_RULE = ("CTV", "ITV", "ICTV", "IGTV", "PTV")
 #: Beginnings of words that say that a structure is a tumour, also where an organ is named: "Lung tumour", "Liver metastases".
 TUMOUR_WORDS = (
-    *("gtv", "tumo", "lesion", "mass", "metast", "cancer", "sarcom", "carcinom", "adenocarcinom", "nodul", "neoplas"),
+    *("gtv", "tumo", "lesion", "metast", "cancer", "sarcom", "carcinom", "adenocarcinom", "nodul", "neoplas"),
     *("lymphom", "melanom", "gliom", "hcc", "nsclc", "sclc"),
 )
-ABBREVIATIONS = ("met", "mets", "ca")
+#: Such words as a whole: a masseter is no mass.
+WHOLE_TUMOUR_WORDS = ("met", "mets", "ca", "mass", "masses")
 _ORGANS = """
     anus aorta bag bladder body bone bowel brachialplex brain brainstem breast bronchus carina cartilage caudaequina cavity
     cerebellum cerebrum chestwall cochlea colon cornea cricoid duodenum ear esophagus external eye femur gallbladder genitals
@@ -53,11 +54,17 @@ def is_margin_or_organ(segment: Segment) -> bool:
     if re.match(rf"z*_?({'|'.join(DRAWN_BY_RULE)})", name, re.IGNORECASE):
         return True
     words = [word.lower() for word in re.split(r"[^A-Za-z]+", name) if word]
-    if any(word.startswith(TUMOUR_WORDS) or word in ABBREVIATIONS for word in words):
+    if _is_organ(words) and re.search(r"\w-(GTV|IGTV|CTV|ITV|PTV)", name, re.IGNORECASE):
+        return True  # what is left of an organ without the target: TG-263's "Lungs-GTV"
+    if any(word.startswith(TUMOUR_WORDS) or word in WHOLE_TUMOUR_WORDS for word in words):
         return False
     category = (segment.terminology or {}).get("category") or ["", "", ""]
     if LESION_CODE in category:
         return False
     if ANATOMY_CODE in category:
         return True
+    return _is_organ(words)
+
+
+def _is_organ(words: Sequence[str]) -> bool:
     return bool(words) and (words[0] in ORGANS or words[0].removesuffix("s") in ORGANS)
