@@ -23,7 +23,7 @@ from P2SAMSlicerLib.progress import Progress, ProgressEvent, silent
 from P2SAMSlicerLib.result import SegmentResult, VisitResult
 from P2SAMSlicerLib.result_files import FailedVisit, result_names, write_json
 from P2SAMSlicerLib.segmentation_file import read_segmentation, write_segmentation
-from P2SAMSlicerLib.simulation import Change, SimulatedVisit, SimulationOptions, simulate_followup
+from P2SAMSlicerLib.simulation.visit import Change, SimulatedVisit, SimulationOptions, simulate_followup
 from P2SAMSlicerLib.threads import use_threads
 from P2SAMSlicerLib.volume import BoolArray, Segment, Segmentation, Volume
 from P2SAMSlicerLib.volume_file import read_volume, write_volume

@@ -15,7 +15,7 @@ from P2SAMSlicerLib.mrml.sample_visits import add_lung_visits, add_phantom_visit
 from P2SAMSlicerLib.mrml.segment_nodes import segments_from_node
 from P2SAMSlicerLib.mrml.volume_nodes import volume_from_node
 from P2SAMSlicerLib.segmentation_file import write_segmentation
-from P2SAMSlicerLib.simulation import SimulationOptions, simulate_followup
+from P2SAMSlicerLib.simulation.visit import SimulationOptions, simulate_followup
 from P2SAMSlicerLib.volume import Segmentation
 from P2SAMSlicerLib.volume_file import write_volume
 from small_body import prior_visit

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from P2SAMSlicerLib.simulation_tissue import Filling, change_tissue
+from P2SAMSlicerLib.simulation.tissue import Filling, change_tissue
 from P2SAMSlicerLib.volume import BoolArray, Volume
 from scipy import ndimage
 

@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 from P2SAMSlicerLib.geometry import Grid
-from P2SAMSlicerLib.simulation import Change, SimulationOptions, simulate_followup
+from P2SAMSlicerLib.simulation.visit import Change, SimulationOptions, simulate_followup
 from P2SAMSlicerLib.volume import BoolArray, Segment, Volume
 from scipy import ndimage
 

@@ -19,7 +19,7 @@ from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.intensity import WINDOWS, to_rgb
 from P2SAMSlicerLib.region import region_around
 from P2SAMSlicerLib.segmentation_file import write_segmentation
-from P2SAMSlicerLib.simulation import HELD_OUT_FILLS, TRAINING_FILLS
+from P2SAMSlicerLib.simulation.visit import HELD_OUT_FILLS, TRAINING_FILLS
 from P2SAMSlicerLib.volume import Segment, Segmentation, Volume
 from P2SAMSlicerLib.volume_file import write_volume
 from scipy import ndimage
@@ -99,7 +99,7 @@ def test_a_case_that_is_kept_for_testing_is_refused(fill: str, tmp_path: Path) -
 
 
 def test_a_case_simulated_with_a_held_out_fill_by_the_program_itself_is_refused(tmp_path: Path) -> None:
-    from P2SAMSlicerLib.simulation import SimulationOptions, simulate_followup
+    from P2SAMSlicerLib.simulation.visit import SimulationOptions, simulate_followup
 
     mask = lesion()
     visit = simulate_followup(body([mask], GRID), mask, SimulationOptions("shrink", fill="synthesis", seed=1))

@@ -15,7 +15,7 @@ from fake_engine import names_in
 from P2SAMSlicerLib import cli
 from P2SAMSlicerLib.geometry import Grid
 from P2SAMSlicerLib.segmentation_file import read_segmentation, write_segmentation
-from P2SAMSlicerLib.simulation import SimulationOptions, simulate_followup
+from P2SAMSlicerLib.simulation.visit import SimulationOptions, simulate_followup
 from P2SAMSlicerLib.volume import BoolArray, Segment, Segmentation, Volume
 from P2SAMSlicerLib.volume_file import read_volume, write_volume
 from small_visits import PRIOR_GRID, ball, phantom, segment, write_visits

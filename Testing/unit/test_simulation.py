@@ -12,7 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.geometry import IDENTITY_DIRECTION, Grid
-from P2SAMSlicerLib.simulation import (
+from P2SAMSlicerLib.simulation.fill import borrow_texture
+from P2SAMSlicerLib.simulation.visit import (
     CHANGES,
     KEPT_AROUND_LESION_MM,
     USUAL_SPACINGS,
@@ -21,7 +22,6 @@ from P2SAMSlicerLib.simulation import (
     SimulationOptions,
     simulate_followup,
 )
-from P2SAMSlicerLib.simulation_fill import borrow_texture
 from P2SAMSlicerLib.volume import BoolArray, Volume
 from scipy.ndimage import distance_transform_edt, label
 from scipy.spatial.transform import Rotation

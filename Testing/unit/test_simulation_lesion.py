@@ -11,8 +11,8 @@ import pytest
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.geometry import Grid
 from P2SAMSlicerLib.segmentation_file import read_segmentation
-from P2SAMSlicerLib.simulation import FILLS, Fill, SimulationOptions, simulate_followup
-from P2SAMSlicerLib.simulation_lesion import LESIONS, Lesion, make_prior, surrounding_hu
+from P2SAMSlicerLib.simulation.lesion import LESIONS, Lesion, make_prior, surrounding_hu
+from P2SAMSlicerLib.simulation.visit import FILLS, Fill, SimulationOptions, simulate_followup
 from P2SAMSlicerLib.volume import BoolArray, Volume
 from P2SAMSlicerLib.volume_file import read_volume
 from scipy.ndimage import binary_dilation, binary_erosion, distance_transform_edt, label

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.geometry import Grid
-from P2SAMSlicerLib.simulation_motion import VisitMotion, draw_motion
+from P2SAMSlicerLib.simulation.motion import VisitMotion, draw_motion
 from scipy.spatial.transform import Rotation
 
 OBLIQUE = tuple(Rotation.from_euler("zyx", [25, -15, 10], degrees=True).as_matrix().ravel().tolist())

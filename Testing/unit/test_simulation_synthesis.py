@@ -11,8 +11,8 @@ from fill_traces import replaced, telling_apart
 from numpy.typing import NDArray
 from P2SAMSlicerLib.geometry import Grid
 from P2SAMSlicerLib.segmentation_file import read_segmentation
-from P2SAMSlicerLib.simulation import FILLS, HELD_OUT_FILLS, TRAINING_FILLS, SimulationOptions, simulate_followup
-from P2SAMSlicerLib.simulation_synthesis import synthesise_texture
+from P2SAMSlicerLib.simulation.synthesis import synthesise_texture
+from P2SAMSlicerLib.simulation.visit import FILLS, HELD_OUT_FILLS, TRAINING_FILLS, SimulationOptions, simulate_followup
 from P2SAMSlicerLib.volume import BoolArray, Volume
 from P2SAMSlicerLib.volume_file import read_volume
 from scipy import ndimage

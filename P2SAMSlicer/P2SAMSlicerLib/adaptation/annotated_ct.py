@@ -12,7 +12,7 @@ from pathlib import Path
 
 from P2SAMSlicerLib.case_folder import find_file, patient_of, read_facts
 from P2SAMSlicerLib.errors import InputError
-from P2SAMSlicerLib.simulation import HELD_OUT_FILLS
+from P2SAMSlicerLib.simulation.visit import HELD_OUT_FILLS
 
 #: Names of a CT and of its contour, without their endings.
 PAIRS = (("CT_image", "CT_mask"), ("ct", "seg"), ("prior_ct", "prior_seg"), ("followup_ct", "followup_seg"))
@@ -38,7 +38,7 @@ def find_annotated_cts(folder: Path) -> list[AnnotatedCT]:
     """All annotated CTs of the folders in a folder, by name.
 
     :raises InputError: there is none; or one was made in a way that is kept for testing, see
-        :data:`~P2SAMSlicerLib.simulation.HELD_OUT_FILLS`.
+        :data:`~P2SAMSlicerLib.simulation.visit.HELD_OUT_FILLS`.
     """
     if not folder.is_dir():
         raise InputError(f"{folder.name or folder}: not a folder of training cases")

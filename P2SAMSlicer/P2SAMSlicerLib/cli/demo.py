@@ -19,7 +19,7 @@ from P2SAMSlicerLib.cli.table import figure, format_table
 from P2SAMSlicerLib.demo import CAPTION, DEFAULT_CHANGE, DEFAULT_SEED, DemoOptions, DemoResult, run_demo
 from P2SAMSlicerLib.demo_data import PROVENANCE
 from P2SAMSlicerLib.progress import terminal_progress
-from P2SAMSlicerLib.simulation import CHANGES
+from P2SAMSlicerLib.simulation.visit import CHANGES
 
 DESCRIPTION = f"""\
 Takes a real CT with its tumour's contour, simulates a second visit, carries the

@@ -18,7 +18,8 @@ from P2SAMSlicerLib.intensity import check_hounsfield
 from P2SAMSlicerLib.resample import segments_on_grid
 from P2SAMSlicerLib.result_files import write_json
 from P2SAMSlicerLib.segmentation_file import read_segmentation
-from P2SAMSlicerLib.simulation import (
+from P2SAMSlicerLib.simulation.lesion import LESIONS, SMALL_DIAMETER_MM, SimulatedPrior, make_prior
+from P2SAMSlicerLib.simulation.visit import (
     CHANGES,
     FILLS,
     HELD_OUT_FILLS,
@@ -26,7 +27,6 @@ from P2SAMSlicerLib.simulation import (
     SimulationOptions,
     simulate_followup,
 )
-from P2SAMSlicerLib.simulation_lesion import LESIONS, SMALL_DIAMETER_MM, SimulatedPrior, make_prior
 from P2SAMSlicerLib.volume import Segment, Volume
 from P2SAMSlicerLib.volume_file import read_volume, write_volume
 

@@ -26,7 +26,7 @@ def add_lung_visits() -> list[Any]:
     """
     from P2SAMSlicerLib.demo import DEFAULT_SEED, SEGMENT_COLOR, SEGMENT_NAME
     from P2SAMSlicerLib.segmentation_file import read_segmentation
-    from P2SAMSlicerLib.simulation import SimulationOptions, simulate_followup
+    from P2SAMSlicerLib.simulation.visit import SimulationOptions, simulate_followup
     from P2SAMSlicerLib.volume_file import read_volume
 
     ct_file, label_file = demo_data.lung_ct()

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.geometry import Grid
-from P2SAMSlicerLib.simulation_motion import VisitMotion, draw_motion
-from P2SAMSlicerLib.simulation_tissue import ChangedTissue, Filling, change_tissue
+from P2SAMSlicerLib.simulation.motion import VisitMotion, draw_motion
+from P2SAMSlicerLib.simulation.tissue import ChangedTissue, Filling, change_tissue
 from P2SAMSlicerLib.volume import BoolArray, Volume
 
 Change = Literal["stable", "shrink", "grow", "partial", "necrosis", "vanish"]

@@ -1,6 +1,6 @@
 """Fills a region of a CT with tissue that is nowhere else in it: smooth levels with synthetic texture.
 
-Nothing is copied, so that a network trained on borrowed texture (``simulation_fill``) can be measured on tissue that was
+Nothing is copied, so that a network trained on borrowed texture (``fill.py``) can be measured on tissue that was
 replaced in another way. Three things are continued into the hole from the tissue beside it, each as the harmonic function
 (Laplace's equation) between its known values, which has no seam: how much of each kind of tissue there is (air-filled, fat,
 soft), that kind's local mean, and its local noise. The kind that prevails is shown, and over its mean lies Gaussian noise

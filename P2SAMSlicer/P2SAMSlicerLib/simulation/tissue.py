@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from P2SAMSlicerLib.errors import InputError
-from P2SAMSlicerLib.simulation_fill import borrow_texture
-from P2SAMSlicerLib.simulation_synthesis import synthesise_texture
+from P2SAMSlicerLib.simulation.fill import borrow_texture
+from P2SAMSlicerLib.simulation.synthesis import synthesise_texture
 from P2SAMSlicerLib.volume import BoolArray, Volume
 
 Float32Array = NDArray[np.float32]
@@ -96,7 +96,7 @@ class Filling:
         source: BoolArray,
         spacing_zyx: tuple[float, float, float],
     ) -> Float32Array:
-        """HU with which ``hole`` may be filled; see ``simulation_fill.borrow_texture`` for the arrays."""
+        """HU with which ``hole`` may be filled; see :func:`~P2SAMSlicerLib.simulation.fill.borrow_texture` for the arrays."""
         if self.name == "synthesis":
             return synthesise_texture(hu, hole, source, spacing_zyx, self.rng)
         return borrow_texture(hu, hole, known, source, spacing_zyx)

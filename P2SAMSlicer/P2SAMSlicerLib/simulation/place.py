@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from P2SAMSlicerLib.errors import InputError
-from P2SAMSlicerLib.simulation_tissue import BONE_HU, SKIN_MM, SOFT_TISSUE_HU, TISSUE_HU
+from P2SAMSlicerLib.simulation.tissue import BONE_HU, SKIN_MM, SOFT_TISSUE_HU, TISSUE_HU
 from P2SAMSlicerLib.volume import BoolArray, Volume
 
 FloatArray = NDArray[np.floating]

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from P2SAMSlicerLib.errors import InputError
-from P2SAMSlicerLib.simulation_place import AROUND_MM, Rooms, Tissue
-from P2SAMSlicerLib.simulation_tissue import BONE_HU, RIM_MM, SOFT_TISSUE_HU, signed_distance
+from P2SAMSlicerLib.simulation.place import AROUND_MM, Rooms, Tissue
+from P2SAMSlicerLib.simulation.tissue import BONE_HU, RIM_MM, SOFT_TISSUE_HU, signed_distance
 from P2SAMSlicerLib.volume import BoolArray, Volume
 
 FloatArray = NDArray[np.floating]
