@@ -134,6 +134,17 @@ def test_the_public_ci_runs_the_test_command(workflow: dict[Any, Any]) -> None:
     assert setup["with"]["python-version"] == "${{ matrix.python }}"
 
 
+def test_the_public_ci_installs_the_same_libraries_of_the_system_as_the_projects_own(workflow: dict[Any, Any]) -> None:
+    def packages(script: str) -> list[str]:
+        line = next(line for line in script.replace("\\\n", " ").splitlines() if "apt-get install" in line)
+        return [word for word in line.partition("apt-get install")[2].split() if not word.startswith("-")]
+
+    (install,) = (step for step in workflow["jobs"]["test"]["steps"] if "apt-get" in step.get("run", ""))
+    own = packages((ROOT / ".ci" / "run").read_text(encoding="utf-8"))
+    assert "libegl1" in own
+    assert packages(install["run"]) == own
+
+
 def test_the_public_ci_may_fail_only_where_nothing_was_ever_tested(workflow: dict[Any, Any]) -> None:
     job = workflow["jobs"]["test"]
     matrix = job["strategy"]["matrix"]
@@ -208,4 +219,6 @@ def test_a_row_that_is_taken_away_or_misspelt_or_doubled_is_noticed(house: str) 
         assert f"P2SAMSlicer/{path}: has no row" in faults_of_the_house(house.replace(f"`{name}`", "", 1))
         changed = faults_of_the_house(house.replace(f"`{name}`", f"`old_{name}`", 1))
         assert any("does not exist" in fault for fault in changed)
-        assert any("has two rows" in fault for fault in faults_of_the_house(house.replace(f"`{name}`", f"`{name}`, `{name}`", 1)))
+        assert any(
+            "has two rows" in fault for fault in faults_of_the_house(house.replace(f"`{name}`", f"`{name}`, `{name}`", 1))
+        )
