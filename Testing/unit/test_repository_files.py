@@ -103,6 +103,7 @@ def test_the_citation_and_the_readme_name_the_same_paper(citation: dict[str, Any
     assert f"*{paper['title']}.* {paper['journal']}, {paper['year']}." in cited
     assert " and ".join(author["family-names"] for author in paper["authors"]) in cited
     assert paper["repository-code"].removeprefix("https://") in cited
+    assert f"({paper['url']})" in cited
 
 
 # --- public CI
