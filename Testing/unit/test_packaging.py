@@ -41,15 +41,21 @@ def cmake_list(name: str) -> list[str]:
     return found[1].replace("${MODULE_NAME}", "P2SAMSlicer").split()
 
 
+def module_files() -> set[str]:
+    """Every file of the Slicer module, relative to its folder, without what Python, pip and file managers leave there."""
+    left = re.compile(r"(^|/)(__pycache__|[^/]*\.egg-info|\.[^/]*)(/|$)")
+    files = {path.relative_to(MODULE).as_posix() for path in MODULE.rglob("*") if path.is_file()}
+    return {path for path in files if not left.search(path)}
+
+
 def library_files() -> set[str]:
     """Every Python file of the Slicer module, its panel and the library, relative to the module's folder."""
-    scripts = [*MODULE.glob("*.py"), *(MODULE / "P2SAMSlicerGui").rglob("*.py"), *(MODULE / "P2SAMSlicerLib").rglob("*.py")]
-    return {path.relative_to(MODULE).as_posix() for path in scripts}
+    return {path for path in module_files() if path.endswith(".py") and not path.startswith("Resources/")}
 
 
 def resource_files() -> set[str]:
     """Every run-time resource, relative to the module's folder."""
-    return {path.relative_to(MODULE).as_posix() for path in (MODULE / "Resources").rglob("*") if path.is_file()}
+    return {path for path in module_files() if path.startswith("Resources/")}
 
 
 def as_cmake(paths: set[str]) -> str:
@@ -121,6 +127,15 @@ def test_the_extension_holds_the_module_its_panel_and_the_library() -> None:
 def test_every_resource_file_is_listed() -> None:
     missing = resource_files() - set(cmake_list("MODULE_PYTHON_RESOURCES"))
     assert not missing, f"add to MODULE_PYTHON_RESOURCES in P2SAMSlicer/CMakeLists.txt:\n{as_cmake(missing)}"
+
+
+def test_the_modules_folder_holds_nothing_that_is_not_installed() -> None:
+    assert module_files() - library_files() - resource_files() == {"CMakeLists.txt"}
+
+
+def test_slicer_runs_the_modules_self_test_where_it_builds_tests() -> None:
+    text = re.sub(r"#.*", "", (MODULE / "CMakeLists.txt").read_text(encoding="utf-8"))
+    assert re.search(r"if\(BUILD_TESTING\)\s+slicer_add_python_unittest\(SCRIPT \$\{MODULE_NAME\}\.py\)\s+endif\(\)", text)
 
 
 def test_the_extension_describes_itself_in_literal_one_line_settings() -> None:

@@ -1,4 +1,4 @@
-"""The files at the root that are read by others agree with the project: Extension Index entry, citation, public CI, guide."""
+"""The files at the root that are read by others agree with the project: Extension Index entry, citation, public CI, guides."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import yaml
 from P2SAMSlicerLib import __version__
 from packaging.specifiers import SpecifierSet
-from test_packaging import PYTHONS, pyproject
+from test_packaging import MODULE, PYTHONS, library_files, pyproject, resource_files
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Slicer's schema of an entry (Schemas/slicer-extension-catalog-entry-schema-v1.0.2.json): name -> type; others are refused.
@@ -103,6 +103,7 @@ def test_the_citation_and_the_readme_name_the_same_paper(citation: dict[str, Any
     assert f"*{paper['title']}.* {paper['journal']}, {paper['year']}." in cited
     assert " and ".join(author["family-names"] for author in paper["authors"]) in cited
     assert paper["repository-code"].removeprefix("https://") in cited
+    assert f"({paper['url']})" in cited
 
 
 # --- public CI
@@ -134,6 +135,17 @@ def test_the_public_ci_runs_the_test_command(workflow: dict[Any, Any]) -> None:
     assert setup["with"]["python-version"] == "${{ matrix.python }}"
 
 
+def test_the_public_ci_installs_the_same_libraries_of_the_system_as_the_projects_own(workflow: dict[Any, Any]) -> None:
+    def packages(script: str) -> list[str]:
+        line = next(line for line in script.replace("\\\n", " ").splitlines() if "apt-get install" in line)
+        return [word for word in line.partition("apt-get install")[2].split() if not word.startswith("-")]
+
+    (install,) = (step for step in workflow["jobs"]["test"]["steps"] if "apt-get" in step.get("run", ""))
+    own = packages((ROOT / ".ci" / "run").read_text(encoding="utf-8"))
+    assert "libegl1" in own
+    assert packages(install["run"]) == own
+
+
 def test_the_public_ci_may_fail_only_where_nothing_was_ever_tested(workflow: dict[Any, Any]) -> None:
     job = workflow["jobs"]["test"]
     matrix = job["strategy"]["matrix"]
@@ -159,3 +171,55 @@ def test_the_guide_names_files_that_exist() -> None:
 
 def test_the_guide_forbids_patient_data_before_anything_else() -> None:
     assert guide().partition("\n\n")[2].startswith("**Never commit patient data**")
+
+
+# --- where things are
+
+
+def rows_of_the_house(text: str) -> list[str]:
+    """Every file that a table of ARCHITECTURE.md has in its first column, relative to the root; twice if it is there twice."""
+    files, folder = [], ""
+    for line in text.splitlines():
+        heading = re.match(r"\| file \(in (?:`([^`]+)`|the root)\) \|", line)
+        if heading:
+            folder = f"{heading[1]}/" if heading[1] else ""
+        elif not line.startswith("|"):
+            folder = "no table of files"
+        elif folder != "no table of files" and not line.startswith("|---"):
+            files += [folder + name for name in re.findall(r"`([^`]+)`", line.split("|")[1])]
+    return files
+
+
+def files_that_want_a_row() -> set[str]:
+    """All code and resources but files of tests, which bear their subject's name, and the ``__init__.py`` of packages."""
+    code = {path.relative_to(ROOT).as_posix() for path in (ROOT / "Testing").rglob("*.py")} | {"dev.py"}
+    installed = {f"{MODULE.name}/{path}" for path in library_files() | resource_files()}
+    return {path for path in code | installed if not re.search(r"(^|/)(test_\w+|__init__)\.py$", path)}
+
+
+def faults_of_the_house(text: str) -> list[str]:
+    rows = rows_of_the_house(text)
+    twice = [f"{path}: has two rows" for path in sorted(set(rows)) if rows.count(path) > 1]
+    gone = [f"{path}: has a row and does not exist" for path in sorted(set(rows)) if not (ROOT / path).is_file()]
+    return twice + gone + [f"{path}: has no row" for path in sorted(files_that_want_a_row() - set(rows))]
+
+
+@pytest.fixture(scope="module")
+def house() -> str:
+    return (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+
+
+def test_the_architecture_has_one_row_for_every_file_and_none_for_files_that_are_gone(house: str) -> None:
+    assert len(rows_of_the_house(house)) > 200
+    assert not faults_of_the_house(house)
+
+
+def test_a_row_that_is_taken_away_or_misspelt_or_doubled_is_noticed(house: str) -> None:
+    for path in ("P2SAMSlicerLib/clinical.py", "P2SAMSlicerGui/run_panel.py", "Resources/UI/P2SAMSlicer.ui"):
+        name = path.partition("/")[2] if not path.startswith("Resources") else f"P2SAMSlicer/{path}"
+        assert f"P2SAMSlicer/{path}: has no row" in faults_of_the_house(house.replace(f"`{name}`", "", 1))
+        changed = faults_of_the_house(house.replace(f"`{name}`", f"`old_{name}`", 1))
+        assert any("does not exist" in fault for fault in changed)
+        assert any(
+            "has two rows" in fault for fault in faults_of_the_house(house.replace(f"`{name}`", f"`{name}`, `{name}`", 1))
+        )
