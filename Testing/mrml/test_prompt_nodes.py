@@ -262,6 +262,7 @@ def test_a_box_that_is_dragged_outside_is_kept_inside_the_image() -> None:
     volume, mask, slices = visit()
     node = result_in_scene(volume, mask, slices)
     each = slices[1]
+    show_prompts(node, slices)
     show_box(node, each)
     roi = node.GetNodeReference(BOX_ROLE)
     roi.SetSize(4000.0, 4000.0, 4.0)
@@ -335,6 +336,7 @@ def test_the_next_click_places_a_point_of_the_wanted_kind() -> None:
 
     volume, mask, slices = visit()
     node = result_in_scene(volume, mask, slices)
+    show_prompts(node, slices)
     logic = slicer.app.applicationLogic()
     for positive, role in ((False, NEGATIVE_ROLE), (True, POSITIVE_ROLE)):
         place_point(node, positive)
