@@ -171,7 +171,12 @@ def moved_already(request: RunRequest) -> RunRequest:
         wrong(lambda r: replace(r, options=PropagationOptions(with_model=("GTX",))), "no segment named 'GTX' is carried"),
         wrong(lambda r: replace(r, options=PropagationOptions(margin_mm=-1.0)), "margin-mm"),
         wrong(under(lambda r: r.followups[0]), "visit 1: its parent transform is not linear"),
-        wrong(lambda r: under(lambda x: x.followups[0])(replace(r, harden=True)), "not linear; harden it first"),
+        wrong(under(lambda r: r.followups[0]), "choose 'Harden transform'$"),
+        wrong(lambda r: under(lambda x: x.followups[0])(replace(r, harden=True)), "not linear; harden it first: in the module"),
+        wrong(lambda r: under(lambda x: x.followups[0])(replace(r, harden=True)), "choose 'Harden transform'$"),
+        wrong(under(lambda r: r.prior), "prior visit: its parent transform is not linear; harden it first"),
+        wrong(under(lambda r: r.prior), r"or switch on 'Take non-linear parent transforms in' \(section Advanced\)$"),
+        wrong(under(lambda r: r.segmentation), "contours: its parent transform is not linear"),
         wrong(moved_already, "would be moved twice"),
     ],
 )
@@ -204,6 +209,19 @@ def test_a_bent_prior_is_refused_or_taken_in_on_request(temporary: Path) -> None
     with pytest.raises(InputError, match="prior visit: its parent transform is not linear"):
         PropagationRun(FakeClient(), request)  # type: ignore[arg-type]
     assert left_in(temporary) == []
+    client = FakeClient()
+    run = PropagationRun(client, replace(request, harden=True))  # type: ignore[arg-type]
+    sent = client.request.job
+    prior, contours = read_handed_volume(sent.prior_ct), read_handed_segmentation(sent.prior_seg)
+    assert prior.grid.same_as(volume_from_node(request.prior, harden=True).grid)
+    # The transform moves both by the same length: the contour is on the voxels that it was drawn on.
+    straight = volume_from_node(add_volume(oblique(1))).grid
+    moved = np.subtract(straight.to_physical(np.zeros((1, 3))), [3.0, 0.0, 0.0])  # 3 mm to the right
+    i, j, k = np.rint(prior.grid.to_index(moved)).astype(int)[0]
+    lesion = np.argwhere(contours.segments[0].mask).mean(axis=0) - (k, j, i)
+    np.testing.assert_allclose(lesion, np.argwhere(blob()).mean(axis=0), atol=0.6)
+    assert request.prior.GetParentTransformNode() == request.segmentation.GetParentTransformNode() == bent
+    run.cancel()
 
 
 def test_a_full_disk_at_hand_over_is_told_and_nothing_is_left(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -424,6 +442,93 @@ def test_what_a_person_worked_on_is_kept_beside_the_new_result(scene: Any, work:
     np.testing.assert_array_equal(drawn(second), np.roll(blob(), 2, axis=2))
     assert review_state(second, contours_to_review(second)[0]).decision is None
     assert record_of(first) is not None
+
+
+def test_results_that_are_kept_beside_each_other_can_be_told_apart_and_all_are_named(scene: Any) -> None:
+    request = visits()
+    names = []
+    for roll in (1, 2, 3):
+        (node,) = finished(request, FakeClient(), roll=roll).nodes
+        (contour,) = contours_to_review(node)
+        for index in range(10):
+            mark_seen(node, contour, index)
+        decide(node, contour, Decision.ACCEPTED, "A. B.", ())
+        names.append(node.GetName())
+    assert names[0] == "visit 1 propagated"
+    assert len(set(names)) == 3
+    assert reviewed_results(request) == {name: ["GTV"] for name in names}
+    for node in scene.GetNodesByName(names[1]), scene.GetNodesByName(names[2]):
+        node.GetItemAsObject(0).SetName(names[0])
+    assert reviewed_results(request) == {names[0]: ["GTV", "GTV", "GTV"]}
+
+
+def test_a_name_is_used_again_when_its_result_gave_way() -> None:
+    request = visits()
+    for roll in (1, 2):
+        (node,) = finished(request, FakeClient(), roll=roll).nodes
+        assert node.GetName() == "visit 1 propagated"
+
+
+def rename_source(request: RunRequest) -> None:
+    request.segmentation.GetSegmentation().GetNthSegment(0).SetName("renamed by a person")
+
+
+def remove_source(request: RunRequest) -> None:
+    request.segmentation.GetSegmentation().RemoveSegment(segment_ids(request.segmentation)[0])
+
+
+@pytest.mark.parametrize("harm", [rename_source, remove_source])
+def test_a_prior_segment_that_was_renamed_or_removed_during_the_run_is_no_obstacle(
+    harm: Callable[[RunRequest], None],
+) -> None:
+    request, client = visits(), FakeClient()
+    run = PropagationRun(client, request)  # type: ignore[arg-type]
+    harm(request)
+    client.tell_visit(0, carried(request.followups[0]))
+    client.tell_end()
+    run.poll()
+    assert (run.error, run.problems) == (None, [])
+    (node,) = run.nodes
+    np.testing.assert_array_equal(drawn(node), np.roll(blob(), 1, axis=2))
+    record = record_of(node)
+    assert record is not None
+    assert list(record.slices) == ["GTV"]
+
+
+def test_a_contour_that_a_person_renames_keeps_its_record_and_one_that_is_removed_is_not_up_for_review() -> None:
+    request = visits()
+    (node,) = finished(request, FakeClient()).nodes
+    (contour,) = contours_to_review(node)
+    node.GetSegmentation().GetSegment(contour).SetName("GTV after two cycles")
+    assert reviewed_results(request) == {}
+    decide(node, contour, Decision.FLAGGED, "A. B.", ())
+    node.GetSegmentation().RemoveSegment(contour)
+    assert contours_to_review(node) == []
+    with pytest.raises(InputError, match="it has no segment"):
+        review_state(node, contour)
+    assert reviewed_results(request) == {}
+    (again,) = finished(request, FakeClient(), roll=2).nodes
+    assert len(contours_to_review(again)) == 1
+
+
+def touched_in(request: RunRequest) -> Any:
+    return reviewed_results(request)
+
+
+def test_a_scene_that_is_closed_in_the_midst_gets_nothing_and_the_run_comes_to_its_end(scene: Any, temporary: Path) -> None:
+    request, client = visits(2), FakeClient()
+    run = PropagationRun(client, request)  # type: ignore[arg-type]
+    answers = [carried(node) for node in request.followups]
+    client.tell_visit(0, answers[0])
+    run.poll()
+    scene.Clear(True)
+    client.tell_visit(1, answers[1])
+    client.tell_end()
+    run.poll()
+    assert not run.running
+    assert run.problems == ["visit 2: was removed from the scene during the run, and so was its result"]
+    assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
+    assert left_in(temporary) == []
 
 
 def test_results_from_other_contours_or_of_other_visits_are_left_alone(scene: Any) -> None:

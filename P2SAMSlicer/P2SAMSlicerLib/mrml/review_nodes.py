@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from P2SAMSlicerLib.errors import InputError
-from P2SAMSlicerLib.mrml.record_nodes import record_of
+from P2SAMSlicerLib.mrml.record_nodes import check_lies_as_recorded, record_of
 from P2SAMSlicerLib.mrml.segment_masks import read_mask
 from P2SAMSlicerLib.mrml.segment_nodes import put_tag, segment_ids, tag_of
 from P2SAMSlicerLib.mrml.slice_places import SlicePlaces
@@ -129,13 +129,16 @@ def decide(node: Any, identifier: str, decision: Decision, reviewer: str, slices
     """Record a reviewer's decision on one contour. There is no way to decide on several at once.
 
     :param slices: the segment's slices, from its record.
-    :raises InputError: no reviewer; accepted without looking at the doubtful slices; accepted though it is empty.
+    :raises InputError: no reviewer; accepted without looking at the doubtful slices, or though it is empty, or though the
+        follow-up was turned over since the slices were recorded.
     """
     segment, name = _segment(node, identifier), reviewer.strip()
     if not name:
         raise InputError("who reviews? Enter a name or initials before deciding")
     mask = _mask(node, identifier)
     if decision is Decision.ACCEPTED:
+        if slices:  # on a follow-up that lies the other way round now, other slices than the doubtful ones were shown
+            check_lies_as_recorded(node, SlicePlaces.of(_followup(node)).grid)
         left = unseen(node, identifier, slices)
         if left:
             raise InputError(f"{segment.GetName()}: {len(left)} doubtful slice(s) have not been looked at yet")
