@@ -227,7 +227,7 @@ def test_what_was_edited_before_the_watch_began_is_found_when_it_begins(watch: C
 
 
 def test_results_that_come_later_are_watched_after_the_next_start_and_removed_ones_let_go(
-    watch: ContourWatch, told: Told, scene: Any
+    watch: ContourWatch, told: Told
 ) -> None:
     first, _contour = accepted("one")
     watch.start()

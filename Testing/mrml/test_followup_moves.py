@@ -1,4 +1,4 @@
-"""Contours and prompts stay on their follow-up's voxels when it is put under another transform, or its transform is hardened."""
+"""Contours and prompts stay on their follow-up's voxels when it is put under another transform or that is hardened."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_what_a_person_moved_before_the_followup_was_put_elsewhere_is_still_that
     node, slices = shown()
     points = node.GetNodeReference(POSITIVE_ROLE)
     here = np.array(points.GetNthControlPointPositionWorld(2))
-    points.SetNthControlPointPositionWorld(2, *(here + [6.0, 3.0, 0.0]).tolist())
+    points.SetNthControlPointPositionWorld(2, *np.add(here, [6.0, 3.0, 0.0]).tolist())
     (edit,) = edited_prompts(node, slices, None)
     under(followup_of(node), a_little_turned(2))
     (again,) = edited_prompts(node, slices, None)

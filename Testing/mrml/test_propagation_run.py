@@ -15,23 +15,20 @@ import pytest
 from fake_client import FakeClient
 from P2SAMSlicerLib.errors import InputError, OutputError
 from P2SAMSlicerLib.handover_file import read_handed_segmentation, read_handed_volume
-from P2SAMSlicerLib.mrml.prompt_nodes import show_box, show_prompts
-from P2SAMSlicerLib.mrml.propagation_run import PropagationRun, RunRequest, reviewed_results
+from P2SAMSlicerLib.mrml.prompt_nodes import show_prompts
+from P2SAMSlicerLib.mrml.propagation_run import PropagationRun, RunRequest
 from P2SAMSlicerLib.mrml.record_nodes import record_of
 from P2SAMSlicerLib.mrml.result_nodes import PRIOR_ROLE, is_result
-from P2SAMSlicerLib.mrml.review_nodes import Decision, contours_to_review, decide, mark_seen, review_state
-from P2SAMSlicerLib.mrml.segment_masks import read_mask
+from P2SAMSlicerLib.mrml.review_nodes import contours_to_review
 from P2SAMSlicerLib.mrml.segment_nodes import segment_ids
 from P2SAMSlicerLib.mrml.volume_nodes import matrix_from_grid, volume_from_node
 from P2SAMSlicerLib.options import PropagationOptions
-from P2SAMSlicerLib.result import VisitResult
-from P2SAMSlicerLib.volume import Segment
 from P2SAMSlicerLib.worker.messages import Progress, Propagate, Refused, WorkerFailed
 from prompted_results import prompted
 from recorded_slices import followup as small_followup
 from recorded_slices import recorded
+from runs_in_scene import carried, drawn, finished, visits
 from scene_content import add_bent_transform, add_segmentation, add_transform, add_volume, blob, oblique, voxels
-from small_visits import segment_result, visit_result
 
 pytestmark = pytest.mark.usefixtures("scene")
 
@@ -47,38 +44,6 @@ def temporary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def left_in(folder: Path) -> list[Path]:
     return list(folder.rglob("*"))
-
-
-def visits(followups: int = 1, **fields: Any) -> RunRequest:
-    """A prior with a contour, and follow-ups that are stored in different ways."""
-    prior = add_volume(oblique(1), name="prior visit")
-    nodes = tuple(add_volume(oblique(2 + n), array=voxels(n + 1), name=f"visit {n + 1}") for n in range(followups))
-    return RunRequest(prior, add_segmentation(prior, {"GTV": blob()}), nodes, **fields)
-
-
-def carried(node: Any, roll: int = 1, **fields: Any) -> VisitResult:
-    """What the worker made of a follow-up: the lesion moved by some voxels."""
-    grid = volume_from_node(node).grid
-    values: dict[str, Any] = {"mask": np.roll(blob(), roll, axis=2), "registered_mask": blob(), "slices": (), **fields}
-    return replace(visit_result(segment_result(Segment("GTV", blob()), **values)), grid=grid)
-
-
-def drawn(node: Any) -> Any:
-    """The contour of a result on the follow-up's voxels."""
-    (contour,) = contours_to_review(node)
-    return read_mask(node, contour, node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole()))
-
-
-def finished(request: RunRequest, client: FakeClient, **fields: Any) -> PropagationRun:
-    """A run whose worker answers every follow-up at once."""
-    run = PropagationRun(client, request)  # type: ignore[arg-type]
-    for number, node in enumerate(request.followups):
-        client.tell_visit(number, carried(node, **fields))
-    client.tell_end()
-    run.poll()
-    assert not run.running
-    assert run.error is None
-    return run
 
 
 def test_the_worker_is_given_what_the_scene_shows(temporary: Path) -> None:
@@ -403,118 +368,6 @@ def test_slices_recorded_before_a_followup_was_turned_over_are_not_shown_mirrore
         show_prompts(node, slices)
 
 
-def test_an_unreviewed_result_gives_way_to_the_next_with_all_that_belongs_to_it(scene: Any) -> None:
-    request = visits()
-    (first,) = finished(request, FakeClient()).nodes
-    show_prompts(first, ())
-    count = scene.GetNumberOfNodes()
-    for roll in (2, 3):
-        (node,) = finished(request, FakeClient(), roll=roll).nodes
-        show_prompts(node, ())
-        show_box(node, None)
-        np.testing.assert_array_equal(drawn(node), np.roll(blob(), roll, axis=2))
-    assert not scene.IsNodePresent(first)
-    assert scene.GetNumberOfNodes() == count
-    assert reviewed_results(request) == {}
-
-
-@pytest.mark.parametrize("work", ["edited", "accepted"])
-def test_what_a_person_worked_on_is_kept_beside_the_new_result(scene: Any, work: str) -> None:
-    import slicer.util
-
-    request = visits()
-    (first,) = finished(request, FakeClient()).nodes
-    first.SetName("mine")
-    (contour,) = contours_to_review(first)
-    if work == "edited":
-        painted = drawn(first)
-        painted[0, 0, 0] = True
-        slicer.util.updateSegmentBinaryLabelmapFromArray(painted.astype(np.uint8), first, contour, request.followups[0])
-    else:
-        for index in range(10):
-            mark_seen(first, contour, index)
-        decide(first, contour, Decision.ACCEPTED, "A. B.", ())
-    assert reviewed_results(request) == {"mine": ["GTV"]}
-    before = drawn(first)
-    (second,) = finished(request, FakeClient(), roll=2).nodes
-    assert scene.IsNodePresent(first)
-    np.testing.assert_array_equal(drawn(first), before)
-    np.testing.assert_array_equal(drawn(second), np.roll(blob(), 2, axis=2))
-    assert review_state(second, contours_to_review(second)[0]).decision is None
-    assert record_of(first) is not None
-
-
-def test_results_that_are_kept_beside_each_other_can_be_told_apart_and_all_are_named(scene: Any) -> None:
-    request = visits()
-    names = []
-    for roll in (1, 2, 3):
-        (node,) = finished(request, FakeClient(), roll=roll).nodes
-        (contour,) = contours_to_review(node)
-        for index in range(10):
-            mark_seen(node, contour, index)
-        decide(node, contour, Decision.ACCEPTED, "A. B.", ())
-        names.append(node.GetName())
-    assert names[0] == "visit 1 propagated"
-    assert len(set(names)) == 3
-    assert reviewed_results(request) == {name: ["GTV"] for name in names}
-    for node in scene.GetNodesByName(names[1]), scene.GetNodesByName(names[2]):
-        node.GetItemAsObject(0).SetName(names[0])
-    assert reviewed_results(request) == {names[0]: ["GTV", "GTV", "GTV"]}
-
-
-def test_a_name_is_used_again_when_its_result_gave_way() -> None:
-    request = visits()
-    for roll in (1, 2):
-        (node,) = finished(request, FakeClient(), roll=roll).nodes
-        assert node.GetName() == "visit 1 propagated"
-
-
-def rename_source(request: RunRequest) -> None:
-    request.segmentation.GetSegmentation().GetNthSegment(0).SetName("renamed by a person")
-
-
-def remove_source(request: RunRequest) -> None:
-    request.segmentation.GetSegmentation().RemoveSegment(segment_ids(request.segmentation)[0])
-
-
-@pytest.mark.parametrize("harm", [rename_source, remove_source])
-def test_a_prior_segment_that_was_renamed_or_removed_during_the_run_is_no_obstacle(
-    harm: Callable[[RunRequest], None],
-) -> None:
-    request, client = visits(), FakeClient()
-    run = PropagationRun(client, request)  # type: ignore[arg-type]
-    harm(request)
-    client.tell_visit(0, carried(request.followups[0]))
-    client.tell_end()
-    run.poll()
-    assert (run.error, run.problems) == (None, [])
-    (node,) = run.nodes
-    np.testing.assert_array_equal(drawn(node), np.roll(blob(), 1, axis=2))
-    record = record_of(node)
-    assert record is not None
-    assert list(record.slices) == ["GTV"]
-
-
-def test_a_contour_that_a_person_renames_keeps_its_record_and_one_that_is_removed_is_not_up_for_review() -> None:
-    request = visits()
-    (node,) = finished(request, FakeClient()).nodes
-    (contour,) = contours_to_review(node)
-    node.GetSegmentation().GetSegment(contour).SetName("GTV after two cycles")
-    assert reviewed_results(request) == {}
-    decide(node, contour, Decision.FLAGGED, "A. B.", ())
-    node.GetSegmentation().RemoveSegment(contour)
-    assert contours_to_review(node) == []
-    with pytest.raises(InputError, match="it has no segment"):
-        review_state(node, contour)
-    assert reviewed_results(request) == {}
-    (again,) = finished(request, FakeClient(), roll=2).nodes
-    assert len(contours_to_review(again)) == 1
-
-
-def touched_in(request: RunRequest) -> Any:
-    return reviewed_results(request)
-
-
 def test_a_scene_that_is_closed_in_the_midst_gets_nothing_and_the_run_comes_to_its_end(scene: Any, temporary: Path) -> None:
     request, client = visits(2), FakeClient()
     run = PropagationRun(client, request)  # type: ignore[arg-type]
@@ -529,24 +382,3 @@ def test_a_scene_that_is_closed_in_the_midst_gets_nothing_and_the_run_comes_to_i
     assert run.problems == ["visit 2: was removed from the scene during the run, and so was its result"]
     assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
     assert left_in(temporary) == []
-
-
-def test_results_from_other_contours_or_of_other_visits_are_left_alone(scene: Any) -> None:
-    request = visits(2)
-    both = finished(request, FakeClient()).nodes
-    elsewhere = replace(request, segmentation=add_segmentation(request.prior, {"GTV": blob()}), followups=request.followups[:1])
-    finished(elsewhere, FakeClient())
-    assert all(scene.IsNodePresent(node) for node in both)
-    finished(replace(request, followups=request.followups[1:]), FakeClient())
-    assert [bool(scene.IsNodePresent(node)) for node in both] == [True, False]
-
-
-def test_a_followup_that_failed_keeps_the_result_of_the_run_before(scene: Any) -> None:
-    request, client = visits(), FakeClient()
-    (first,) = finished(request, FakeClient()).nodes
-    run = PropagationRun(client, request)  # type: ignore[arg-type]
-    client.tell_visit(0, None, "not enough memory")
-    client.tell_end()
-    run.poll()
-    assert run.problems == ["visit 1: not enough memory"]
-    assert scene.IsNodePresent(first)

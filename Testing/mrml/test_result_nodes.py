@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.mrml.result_nodes import show_result
+from P2SAMSlicerLib.mrml.segment_masks import write_mask
 from P2SAMSlicerLib.mrml.segment_nodes import segment_ids, segments_from_node, tag_of
 from P2SAMSlicerLib.mrml.volume_nodes import volume_from_node
 from P2SAMSlicerLib.result import Outcome, VisitResult
@@ -167,13 +168,13 @@ def test_a_contour_that_cannot_be_written_leaves_no_half_result(scene: Any, monk
 
     volume = add_volume(np.eye(4))
     visit, prior, ids = carried(volume)
-    write, calls = result_nodes.write_mask, []
+    calls: list[Any] = []
 
     def fail(*args: Any) -> None:
         calls.append(args)
         if len(calls) == 2:  # the contour was written, its registered one is next
             raise MemoryError
-        write(*args)
+        write_mask(*args)
 
     nodes = scene.GetNumberOfNodes()
     monkeypatch.setattr(result_nodes, "write_mask", fail)

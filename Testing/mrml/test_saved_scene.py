@@ -32,7 +32,7 @@ from scene_content import add_transform, oblique
 
 pytestmark = pytest.mark.usefixtures("scene")
 
-REVIEWER = "Ärztin Ö|B: 50% ~ \"x\" <y>"
+REVIEWER = 'Ärztin Ö|B: 50% ~ "x" <y>'
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_a_volume_that_slicer_stores_the_other_way_round_is_not_accepted_on_slic
     whole_scene: Any, tmp_path: Path
 ) -> None:
     # Own axes that are left-handed: Slicer's reader turns the slices of such a volume round. Slice 2 is then another one.
-    node, slices = reviewed("visit", add_transform(np.diag([1.0, 1.0, -1.0, 1.0])), Decision.FLAGGED)
+    _node, slices = reviewed("visit", add_transform(np.diag([1.0, 1.0, -1.0, 1.0])), Decision.FLAGGED)
     (again,) = save_and_load(whole_scene, tmp_path / "scene.mrb")
     (contour,) = contours_to_review(again)
     assert unseen(again, contour, slices) == []

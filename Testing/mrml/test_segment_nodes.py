@@ -63,8 +63,9 @@ def lopsided(grid: Grid, middle: Any) -> BoolArray:
     z, y, x = np.indices(grid.shape)
     places = grid.to_physical(np.stack([x, y, z], axis=-1).reshape(-1, 3).astype(float)) - np.asarray(middle)
     inside = np.linalg.norm(places, axis=1) < 9.0
-    inside |= np.linalg.norm(places - np.array([9.0, 0.0, 5.0]), axis=1) < 6.0
-    return np.asarray(inside).reshape(grid.shape)
+    beside = np.linalg.norm(places - np.array([9.0, 0.0, 5.0]), axis=1) < 6.0
+    body: BoolArray = (inside | beside).reshape(grid.shape)
+    return body
 
 
 @pytest.mark.parametrize("seed", [2, 4])
@@ -88,8 +89,8 @@ def test_a_segmentation_under_its_own_turned_parent_is_taken_where_it_stands(see
     inside = (i >= 0) & (i < 34) & (j >= 0) & (j < 32) & (k >= 0) & (k < 30)
     expected = np.zeros(len(lps), dtype=bool)
     expected[inside] = mask[k[inside], j[inside], i[inside]]
-    expected = expected.reshape(ct.grid.shape)
-    assert 2.0 * (found & expected).sum() / (found.sum() + expected.sum()) > 0.9
+    there: BoolArray = expected.reshape(ct.grid.shape)
+    assert 2.0 * (found & there).sum() / (found.sum() + there.sum()) > 0.9
     assert 2.0 * (found & mask).sum() / (found.sum() + mask.sum()) < 0.85
 
 
@@ -164,7 +165,9 @@ def test_a_bent_segmentation_is_refused_or_taken_in_with_its_bent_ct(scene: Any,
     ct = volume_from_node(volume, harden=True)
     nodes = scene.GetNumberOfNodes()
     if not surface:
-        with pytest.raises(InputError, match="contours: its parent transform is not linear; harden it first: in the module Data"):
+        with pytest.raises(
+            InputError, match="contours: its parent transform is not linear; harden it first: in the module Data"
+        ):
             segments_from_node(node, volume, ct)
     ((segment,), warnings) = segments_from_node(node, volume, ct, harden=True)
     assert warnings == []

@@ -80,8 +80,8 @@ class RunRequest:
         for node in (self.prior, self.segmentation):
             if not self.harden and is_bent(node):
                 raise InputError(
-                    f"{node.GetName()}: its parent transform is not linear; {HOW_TO_HARDEN}, or switch on 'Take non-linear parent"
-                    " transforms in' (section Advanced)"
+                    f"{node.GetName()}: its parent transform is not linear; {HOW_TO_HARDEN}, or switch on"
+                    " 'Take non-linear parent transforms in' (section Advanced)"
                 )
         if self.transform is not None and moves(self.transform, self.prior):
             raise InputError(

@@ -32,8 +32,10 @@ DECISION_TAG, REVIEWER_TAG, TIME_TAG = "P2SAM.Decision", "P2SAM.Reviewer", "P2SA
 DECIDED_TAG, VOLUME_TAG, DRAWN_VOLUME_TAG = "P2SAM.DecidedContour", "P2SAM.DecidedVolumeMl", "P2SAM.DrawnVolumeMl"
 #: The decision was taken back because the contour was edited; it stays so if the edit is undone.
 TAKEN_BACK_TAG = "P2SAM.DecisionTakenBack"
-_OWN_TAGS = (DRAWN_TAG, SEEN_TAG, DECISION_TAG, REVIEWER_TAG, TIME_TAG, DECIDED_TAG, VOLUME_TAG, DRAWN_VOLUME_TAG)
-_OWN_TAGS += (TAKEN_BACK_TAG, COMPARISON_TAG)
+_OWN_TAGS = (
+    *(DRAWN_TAG, DRAWN_VOLUME_TAG, SEEN_TAG, COMPARISON_TAG),
+    *(DECISION_TAG, REVIEWER_TAG, TIME_TAG, DECIDED_TAG, VOLUME_TAG, TAKEN_BACK_TAG),
+)
 
 
 class Decision(str, Enum):

@@ -14,7 +14,9 @@ from P2SAMSlicerLib.geometry import Grid
 from P2SAMSlicerLib.volume import VisitIdentity, Volume
 
 #: What to do about a parent transform that is not linear (gantry tilt, missing slices), for messages.
-HOW_TO_HARDEN = "harden it first: in the module Data, right-click its icon in the transforms' column and choose 'Harden transform'"
+HOW_TO_HARDEN = (
+    "harden it first: in the module Data, right-click its icon in the transforms' column and choose 'Harden transform'"
+)
 #: Right, anterior, superior to left, posterior, superior and back.
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
