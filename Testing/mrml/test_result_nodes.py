@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.mrml.result_nodes import show_result
+from P2SAMSlicerLib.mrml.review_nodes import contours_to_review
 from P2SAMSlicerLib.mrml.segment_masks import write_mask
 from P2SAMSlicerLib.mrml.segment_nodes import segment_ids, segments_from_node, tag_of
 from P2SAMSlicerLib.mrml.volume_nodes import volume_from_node
@@ -113,6 +114,23 @@ def test_the_registered_contour_is_hidden_unless_it_is_all_that_there_is() -> No
         assert [bool(display.GetSegmentVisibility(each)) for each in segment_ids(node)] == shown
     logic = scene_logic()
     assert logic.GetSegmentStatus(node.GetSegmentation().GetNthSegment(0)) == logic.Flagged
+
+
+def test_an_organ_that_no_model_may_segment_says_that_it_was_carried_by_the_registration() -> None:
+    volume = add_volume(np.eye(4))
+    visit, prior, _ids = carried(volume)
+    prior.GetSegmentation().GetNthSegment(0).SetName("SpinalCord")
+    organ = Segment("SpinalCord", blob())
+    result = replace(without_contour(organ, Outcome.REGISTRATION_ONLY, "", registered_mask=blob()), reasons=())
+    node = show_result(replace(visit, segments=(result,)), volume, prior, {"SpinalCord": segment_ids(prior)[0]})
+    (identifier,) = segment_ids(node)
+    segment = node.GetSegmentation().GetSegment(identifier)
+    assert segment.GetName() == "SpinalCord registered prior"
+    assert (tag_of(segment, "DICOM.SegmentAlgorithmName") or "").endswith("(registration)")
+    assert tag_of(segment, "P2SAM.ComparisonOnly") == "1"
+    assert node.GetDisplayNode().GetSegmentVisibility(identifier)
+    assert scene_logic().GetSegmentStatus(segment) == scene_logic().InProgress
+    assert contours_to_review(node) == [identifier]
 
 
 def test_the_result_lies_in_the_followups_study(scene: Any) -> None:

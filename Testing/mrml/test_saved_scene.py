@@ -25,7 +25,7 @@ from P2SAMSlicerLib.mrml.review_nodes import (
     touched_segments,
     unseen,
 )
-from P2SAMSlicerLib.mrml.segment_masks import read_mask
+from P2SAMSlicerLib.mrml.segment_masks import read_mask, write_mask
 from P2SAMSlicerLib.mrml.segment_nodes import tag_of
 from prompted_results import followup_of, result_in_scene, visit
 from scene_content import add_transform, oblique
@@ -190,13 +190,19 @@ def test_a_scene_whose_record_cannot_be_read_keeps_contour_and_decision_and_asks
     with pytest.raises(InputError, match=match):
         record_of(node)
     (contour,) = contours_to_review(node)
+    record = node.GetNodeReferenceID(RECORD_ROLE)
     assert review_state(node, contour).decision is Decision.FLAGGED
     assert touched_segments(node) == []
     # Which slices were doubtful is not known any more: all of them have to be looked at. All were, before it was saved.
     assert unseen(node, contour, ()) == []
     node.GetSegmentation().GetSegment(contour).RemoveTag("P2SAM.SeenSlices")
     mask = read_mask(node, contour, followup_of(node))
-    assert sorted(unseen(node, contour, ())) == np.flatnonzero(mask.any(axis=(1, 2))).tolist()
+    mask[5:7, 3:6, 4:9] = True
+    write_mask(mask, node, contour, followup_of(node))
+    assert sorted(unseen(node, contour, ())) == [2, 3, 4, 5, 6]
+    node.RemoveNodeReferenceIDs(RECORD_ROLE)  # where there never was a record, no model judged the slices
+    assert sorted(unseen(node, contour, ())) == [2, 4, 6]
+    node.SetNodeReferenceID(RECORD_ROLE, record)
     with pytest.raises(InputError, match="have not been looked at"):
         decide(node, contour, Decision.ACCEPTED, "A. B.", ())
 

@@ -153,9 +153,11 @@ class PromptUpdates:
 
         node, identifier = waiting.node, waiting.identifier
         there = slicer.mrmlScene.IsNodePresent(node) and node.GetSegmentation().GetSegment(identifier) is not None
-        followup = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole()) if there else None
-        if followup is None:
+        if not there:
             raise InputError("the contour was removed from the scene meanwhile")
+        followup = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
+        if followup is None:
+            raise InputError(f"{node.GetName()}: its follow-up was removed from the scene meanwhile")
         mask = read_handed_segmentation(event.mask).segments[0].mask
         event.mask.unlink(missing_ok=True)
         now = read_mask(node, identifier, followup)
