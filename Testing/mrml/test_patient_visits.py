@@ -83,6 +83,15 @@ def test_a_later_visit_with_two_cts_or_without_a_date_is_refused() -> None:
         visits_of(patient.item)
 
 
+def test_another_visit_on_the_day_of_the_contoured_one_is_not_left_out_in_silence() -> None:
+    patient = Patient()
+    patient.visit("20240101", "morning", contoured=1)
+    patient.visit("20240101", "evening")
+    patient.visit("20240201", "second")
+    with pytest.raises(InputError, match="study 20240101: of the same day as the contoured visit"):
+        visits_of(patient.item)
+
+
 def test_an_unknown_or_ambiguous_patient_is_refused() -> None:
     Patient("twin"), Patient("twin")
     for name, count in (("nobody", 0), ("twin", 2)):

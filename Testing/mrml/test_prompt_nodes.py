@@ -21,6 +21,7 @@ from P2SAMSlicerLib.mrml.prompt_nodes import (
     edited_prompts,
     hide_prompts,
     place_point,
+    prompts_are_shown,
     show_box,
     show_prompts,
     unlock,
@@ -262,6 +263,7 @@ def test_a_box_that_is_dragged_outside_is_kept_inside_the_image() -> None:
     volume, mask, slices = visit()
     node = result_in_scene(volume, mask, slices)
     each = slices[1]
+    show_prompts(node, slices)
     show_box(node, each)
     roi = node.GetNodeReference(BOX_ROLE)
     roi.SetSize(4000.0, 4000.0, 4.0)
@@ -330,11 +332,41 @@ def test_prompts_are_coloured_locked_until_edited_and_shown_again_in_the_same_no
     assert nodes[0].GetDisplayVisibility()
 
 
+@pytest.mark.parametrize("role", [POSITIVE_ROLE, NEGATIVE_ROLE])
+def test_points_whose_node_a_person_removed_are_not_taken_for_edits_of_every_slice(scene: Any, role: str) -> None:
+    volume, mask, slices = visit()
+    node = result_in_scene(volume, mask, slices)
+    assert not prompts_are_shown(node)
+    show_prompts(node, slices)
+    assert prompts_are_shown(node)
+    scene.RemoveNode(node.GetNodeReference(role))
+    assert not prompts_are_shown(node)
+    for use in (lambda: edited_prompts(node, slices, None), lambda: place_point(node, True)):
+        with pytest.raises(InputError, match="its points were removed from the scene; choose the contour again"):
+            use()
+    check_no_edit(node, slices)
+    # All points of a list taken away one by one are an edit of each slice.
+    node.GetNodeReference(role).RemoveAllControlPoints()
+    assert [each.index for each in edited_prompts(node, slices, None)] == [each.index for each in slices]
+
+
+def test_a_box_whose_node_a_person_removed_is_not_edited_and_is_shown_again(scene: Any) -> None:
+    volume, mask, slices = visit()
+    node = result_in_scene(volume, mask, slices)
+    show_prompts(node, slices)
+    show_box(node, slices[1])
+    scene.RemoveNode(node.GetNodeReference(BOX_ROLE))
+    assert edited_prompts(node, slices, slices[1].index) == []
+    check_no_edit(node, slices)
+    assert node.GetNodeReference(BOX_ROLE).GetDisplayVisibility()
+
+
 def test_the_next_click_places_a_point_of_the_wanted_kind() -> None:
     import slicer
 
     volume, mask, slices = visit()
     node = result_in_scene(volume, mask, slices)
+    show_prompts(node, slices)
     logic = slicer.app.applicationLogic()
     for positive, role in ((False, NEGATIVE_ROLE), (True, POSITIVE_ROLE)):
         place_point(node, positive)

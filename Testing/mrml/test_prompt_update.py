@@ -282,9 +282,18 @@ def remove_record(node: Any) -> None:
     remove_node(node.GetNodeReference(RECORD_ROLE))
 
 
-@pytest.mark.parametrize("harm", [remove_node, remove_segment, remove_followup, replace_followup, remove_record])
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (remove_node, "the contour was removed from the scene meanwhile"),
+        (remove_segment, "the contour was removed from the scene meanwhile"),
+        (remove_followup, "visit propagated: its follow-up was removed from the scene meanwhile"),
+        (replace_followup, "visit propagated: its follow-up was replaced meanwhile"),
+        (remove_record, "visit propagated: nothing is recorded of 'GTV'"),
+    ],
+)
 def test_an_answer_without_its_place_is_told_and_changes_nothing(
-    client: FakeClient, updates: PromptUpdates, harm: Callable[[Any], None]
+    client: FakeClient, updates: PromptUpdates, harm: Callable[[Any], None], words: str
 ) -> None:
     volume, mask, slices = visit()
     node = result_in_scene(volume, mask, slices)
@@ -293,7 +302,7 @@ def test_an_answer_without_its_place_is_told_and_changes_nothing(
     harm(node)
     updates.poll()
     assert not updates.running
-    assert updates.error
+    assert updates.error == words
     assert updates.seconds is None
     if harm is remove_record:
         np.testing.assert_array_equal(contour_of(node), mask)
@@ -315,8 +324,10 @@ def test_an_answer_does_not_go_to_a_node_of_another_scene_with_the_same_id(
     np.testing.assert_array_equal(contour_of(other), mask)
 
 
-@pytest.mark.parametrize("damage", ["missing", "cut short"])
-def test_an_answer_that_cannot_be_read_is_told_as_a_failure(client: FakeClient, updates: PromptUpdates, damage: str) -> None:
+@pytest.mark.parametrize(("damage", "words"), [("missing", "no such file"), ("cut short", "cannot be read (damaged)")])
+def test_an_answer_that_cannot_be_read_is_told_as_a_failure(
+    client: FakeClient, updates: PromptUpdates, damage: str, words: str
+) -> None:
     volume, mask, slices = visit()
     node = result_in_scene(volume, mask, slices)
     updates.start(node, identifier_of(node), [an_edit(slices[1])], MODEL)
@@ -326,7 +337,8 @@ def test_an_answer_that_cannot_be_read_is_told_as_a_failure(client: FakeClient, 
     else:
         path.write_bytes(path.read_bytes()[:-9])
     updates.poll()
-    assert updates.error
+    assert updates.error is not None
+    assert words in updates.error
     assert updates.seconds is None
     np.testing.assert_array_equal(contour_of(node), mask)
     record = record_of(node)

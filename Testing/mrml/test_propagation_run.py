@@ -15,23 +15,20 @@ import pytest
 from fake_client import FakeClient
 from P2SAMSlicerLib.errors import InputError, OutputError
 from P2SAMSlicerLib.handover_file import read_handed_segmentation, read_handed_volume
-from P2SAMSlicerLib.mrml.prompt_nodes import show_box, show_prompts
-from P2SAMSlicerLib.mrml.propagation_run import PropagationRun, RunRequest, reviewed_results
+from P2SAMSlicerLib.mrml.prompt_nodes import show_prompts
+from P2SAMSlicerLib.mrml.propagation_run import PropagationRun, RunRequest
 from P2SAMSlicerLib.mrml.record_nodes import record_of
 from P2SAMSlicerLib.mrml.result_nodes import PRIOR_ROLE, is_result
-from P2SAMSlicerLib.mrml.review_nodes import Decision, contours_to_review, decide, mark_seen, review_state
-from P2SAMSlicerLib.mrml.segment_masks import read_mask
+from P2SAMSlicerLib.mrml.review_nodes import contours_to_review
 from P2SAMSlicerLib.mrml.segment_nodes import segment_ids
 from P2SAMSlicerLib.mrml.volume_nodes import matrix_from_grid, volume_from_node
 from P2SAMSlicerLib.options import PropagationOptions
-from P2SAMSlicerLib.result import VisitResult
-from P2SAMSlicerLib.volume import Segment
 from P2SAMSlicerLib.worker.messages import Progress, Propagate, Refused, WorkerFailed
 from prompted_results import prompted
 from recorded_slices import followup as small_followup
 from recorded_slices import recorded
+from runs_in_scene import carried, drawn, finished, visits
 from scene_content import add_bent_transform, add_segmentation, add_transform, add_volume, blob, oblique, voxels
-from small_visits import segment_result, visit_result
 
 pytestmark = pytest.mark.usefixtures("scene")
 
@@ -47,38 +44,6 @@ def temporary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def left_in(folder: Path) -> list[Path]:
     return list(folder.rglob("*"))
-
-
-def visits(followups: int = 1, **fields: Any) -> RunRequest:
-    """A prior with a contour, and follow-ups that are stored in different ways."""
-    prior = add_volume(oblique(1), name="prior visit")
-    nodes = tuple(add_volume(oblique(2 + n), array=voxels(n + 1), name=f"visit {n + 1}") for n in range(followups))
-    return RunRequest(prior, add_segmentation(prior, {"GTV": blob()}), nodes, **fields)
-
-
-def carried(node: Any, roll: int = 1, **fields: Any) -> VisitResult:
-    """What the worker made of a follow-up: the lesion moved by some voxels."""
-    grid = volume_from_node(node).grid
-    values: dict[str, Any] = {"mask": np.roll(blob(), roll, axis=2), "registered_mask": blob(), "slices": (), **fields}
-    return replace(visit_result(segment_result(Segment("GTV", blob()), **values)), grid=grid)
-
-
-def drawn(node: Any) -> Any:
-    """The contour of a result on the follow-up's voxels."""
-    (contour,) = contours_to_review(node)
-    return read_mask(node, contour, node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole()))
-
-
-def finished(request: RunRequest, client: FakeClient, **fields: Any) -> PropagationRun:
-    """A run whose worker answers every follow-up at once."""
-    run = PropagationRun(client, request)  # type: ignore[arg-type]
-    for number, node in enumerate(request.followups):
-        client.tell_visit(number, carried(node, **fields))
-    client.tell_end()
-    run.poll()
-    assert not run.running
-    assert run.error is None
-    return run
 
 
 def test_the_worker_is_given_what_the_scene_shows(temporary: Path) -> None:
@@ -171,7 +136,12 @@ def moved_already(request: RunRequest) -> RunRequest:
         wrong(lambda r: replace(r, options=PropagationOptions(with_model=("GTX",))), "no segment named 'GTX' is carried"),
         wrong(lambda r: replace(r, options=PropagationOptions(margin_mm=-1.0)), "margin-mm"),
         wrong(under(lambda r: r.followups[0]), "visit 1: its parent transform is not linear"),
-        wrong(lambda r: under(lambda x: x.followups[0])(replace(r, harden=True)), "not linear; harden it first"),
+        wrong(under(lambda r: r.followups[0]), "choose 'Harden transform'$"),
+        wrong(lambda r: under(lambda x: x.followups[0])(replace(r, harden=True)), "not linear; harden it first: in the module"),
+        wrong(lambda r: under(lambda x: x.followups[0])(replace(r, harden=True)), "choose 'Harden transform'$"),
+        wrong(under(lambda r: r.prior), "prior visit: its parent transform is not linear; harden it first"),
+        wrong(under(lambda r: r.prior), r"or switch on 'Take non-linear parent transforms in' \(section Advanced\)$"),
+        wrong(under(lambda r: r.segmentation), "contours: its parent transform is not linear"),
         wrong(moved_already, "would be moved twice"),
     ],
 )
@@ -204,6 +174,19 @@ def test_a_bent_prior_is_refused_or_taken_in_on_request(temporary: Path) -> None
     with pytest.raises(InputError, match="prior visit: its parent transform is not linear"):
         PropagationRun(FakeClient(), request)  # type: ignore[arg-type]
     assert left_in(temporary) == []
+    client = FakeClient()
+    run = PropagationRun(client, replace(request, harden=True))  # type: ignore[arg-type]
+    sent = client.request.job
+    prior, contours = read_handed_volume(sent.prior_ct), read_handed_segmentation(sent.prior_seg)
+    assert prior.grid.same_as(volume_from_node(request.prior, harden=True).grid)
+    # The transform moves both by the same length: the contour is on the voxels that it was drawn on.
+    straight = volume_from_node(add_volume(oblique(1))).grid
+    moved = np.subtract(straight.to_physical(np.zeros((1, 3))), [3.0, 0.0, 0.0])  # 3 mm to the right
+    i, j, k = np.rint(prior.grid.to_index(moved)).astype(int)[0]
+    lesion = np.argwhere(contours.segments[0].mask).mean(axis=0) - (k, j, i)
+    np.testing.assert_allclose(lesion, np.argwhere(blob()).mean(axis=0), atol=0.6)
+    assert request.prior.GetParentTransformNode() == request.segmentation.GetParentTransformNode() == bent
+    run.cancel()
 
 
 def test_a_full_disk_at_hand_over_is_told_and_nothing_is_left(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -385,63 +368,17 @@ def test_slices_recorded_before_a_followup_was_turned_over_are_not_shown_mirrore
         show_prompts(node, slices)
 
 
-def test_an_unreviewed_result_gives_way_to_the_next_with_all_that_belongs_to_it(scene: Any) -> None:
-    request = visits()
-    (first,) = finished(request, FakeClient()).nodes
-    show_prompts(first, ())
-    count = scene.GetNumberOfNodes()
-    for roll in (2, 3):
-        (node,) = finished(request, FakeClient(), roll=roll).nodes
-        show_prompts(node, ())
-        show_box(node, None)
-        np.testing.assert_array_equal(drawn(node), np.roll(blob(), roll, axis=2))
-    assert not scene.IsNodePresent(first)
-    assert scene.GetNumberOfNodes() == count
-    assert reviewed_results(request) == {}
-
-
-@pytest.mark.parametrize("work", ["edited", "accepted"])
-def test_what_a_person_worked_on_is_kept_beside_the_new_result(scene: Any, work: str) -> None:
-    import slicer.util
-
-    request = visits()
-    (first,) = finished(request, FakeClient()).nodes
-    first.SetName("mine")
-    (contour,) = contours_to_review(first)
-    if work == "edited":
-        painted = drawn(first)
-        painted[0, 0, 0] = True
-        slicer.util.updateSegmentBinaryLabelmapFromArray(painted.astype(np.uint8), first, contour, request.followups[0])
-    else:
-        for index in range(10):
-            mark_seen(first, contour, index)
-        decide(first, contour, Decision.ACCEPTED, "A. B.", ())
-    assert reviewed_results(request) == {"mine": ["GTV"]}
-    before = drawn(first)
-    (second,) = finished(request, FakeClient(), roll=2).nodes
-    assert scene.IsNodePresent(first)
-    np.testing.assert_array_equal(drawn(first), before)
-    np.testing.assert_array_equal(drawn(second), np.roll(blob(), 2, axis=2))
-    assert review_state(second, contours_to_review(second)[0]).decision is None
-    assert record_of(first) is not None
-
-
-def test_results_from_other_contours_or_of_other_visits_are_left_alone(scene: Any) -> None:
-    request = visits(2)
-    both = finished(request, FakeClient()).nodes
-    elsewhere = replace(request, segmentation=add_segmentation(request.prior, {"GTV": blob()}), followups=request.followups[:1])
-    finished(elsewhere, FakeClient())
-    assert all(scene.IsNodePresent(node) for node in both)
-    finished(replace(request, followups=request.followups[1:]), FakeClient())
-    assert [bool(scene.IsNodePresent(node)) for node in both] == [True, False]
-
-
-def test_a_followup_that_failed_keeps_the_result_of_the_run_before(scene: Any) -> None:
-    request, client = visits(), FakeClient()
-    (first,) = finished(request, FakeClient()).nodes
+def test_a_scene_that_is_closed_in_the_midst_gets_nothing_and_the_run_comes_to_its_end(scene: Any, temporary: Path) -> None:
+    request, client = visits(2), FakeClient()
     run = PropagationRun(client, request)  # type: ignore[arg-type]
-    client.tell_visit(0, None, "not enough memory")
+    answers = [carried(node) for node in request.followups]
+    client.tell_visit(0, answers[0])
+    run.poll()
+    scene.Clear(True)
+    client.tell_visit(1, answers[1])
     client.tell_end()
     run.poll()
-    assert run.problems == ["visit 1: not enough memory"]
-    assert scene.IsNodePresent(first)
+    assert not run.running
+    assert run.problems == ["visit 2: was removed from the scene during the run, and so was its result"]
+    assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
+    assert left_in(temporary) == []

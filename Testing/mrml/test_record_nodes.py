@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,70 @@ def test_a_damaged_record_is_told_in_words(content: str, message: str) -> None:
     attach_record(node, visit_result())
     node.GetNodeReference(RECORD_ROLE).SetText(content)
     with pytest.raises(InputError, match=message):
+        record_of(node)
+
+
+def hostile(change: Callable[[dict[str, Any]], None]) -> str:
+    """The text of a record with something in it that no run writes."""
+    node = segmentation_node()
+    attach_record(node, visit_result())
+    content = json.loads(node.GetNodeReference(RECORD_ROLE).GetText())
+    change(content)
+    return json.dumps(content)
+
+
+def put(*path: Any, value: Any) -> Callable[[dict[str, Any]], None]:
+    """A change of one value of the record."""
+
+    def change(content: Any) -> None:
+        for each in path[:-1]:
+            content = content[each]
+        content[path[-1]] = value
+
+    return change
+
+
+SLICE, CANDIDATE = ("slices", "GTV", 0), ("slices", "GTV", 0, "candidates", 0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        put("slices", value="none"),
+        put("slices", "GTV", value={"a": 1}),
+        put(*SLICE, "index", value=float("inf")),
+        put(*SLICE, "position_mm", value=10**400),
+        put(*SLICE, "chosen", value=7),
+        put(*SLICE, "region", value={"left": 1}),
+        put(*CANDIDATE, "labels", value=[10**30]),
+        put(*CANDIDATE, "mask", "shape", value=[100000, 100000]),
+        put(*CANDIDATE, "mask", "shape", value=[-1, -1]),
+        put(*CANDIDATE, "mask", "bits", value="A" * 1000),
+        put("summary", value=[]),
+        put("summary", "segments", value=[1, 2]),
+        put("summary", "segments", 0, "segment", value=None),
+        put("summary", "segments", 0, "prior_volume_ml", value="much"),
+        put("summary", "segments", 0, "review_priority", value=[1]),
+        put("summary", "segments", 0, "centroid_shift_mm", value="far"),
+        put("summary", "segments", 0, "reasons", value=[{"a": 1}]),
+        put("summary", "segments", 0, "outcome", value=3),
+        put("format_version", value="2"),
+    ],
+)
+def test_what_no_run_writes_is_refused_in_words_and_not_with_a_fault(change: Callable[[dict[str, Any]], None]) -> None:
+    text = hostile(change)
+    node = segmentation_node()
+    attach_record(node, visit_result())
+    node.GetNodeReference(RECORD_ROLE).SetText(text)
+    with pytest.raises(InputError, match="second visit propagated: "):
+        record_of(node)
+
+
+def test_a_record_that_is_nested_beyond_measure_is_refused_in_words() -> None:
+    node = segmentation_node()
+    attach_record(node, visit_result())
+    node.GetNodeReference(RECORD_ROLE).SetText("[" * 200_000)
+    with pytest.raises(InputError, match=r"its record cannot be read \(damaged\)"):
         record_of(node)
 
 

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.mrml.result_nodes import show_result
+from P2SAMSlicerLib.mrml.review_nodes import contours_to_review
+from P2SAMSlicerLib.mrml.segment_masks import write_mask
 from P2SAMSlicerLib.mrml.segment_nodes import segment_ids, segments_from_node, tag_of
 from P2SAMSlicerLib.mrml.volume_nodes import volume_from_node
 from P2SAMSlicerLib.result import Outcome, VisitResult
@@ -114,6 +116,23 @@ def test_the_registered_contour_is_hidden_unless_it_is_all_that_there_is() -> No
     assert logic.GetSegmentStatus(node.GetSegmentation().GetNthSegment(0)) == logic.Flagged
 
 
+def test_an_organ_that_no_model_may_segment_says_that_it_was_carried_by_the_registration() -> None:
+    volume = add_volume(np.eye(4))
+    visit, prior, _ids = carried(volume)
+    prior.GetSegmentation().GetNthSegment(0).SetName("SpinalCord")
+    organ = Segment("SpinalCord", blob())
+    result = replace(without_contour(organ, Outcome.REGISTRATION_ONLY, "", registered_mask=blob()), reasons=())
+    node = show_result(replace(visit, segments=(result,)), volume, prior, {"SpinalCord": segment_ids(prior)[0]})
+    (identifier,) = segment_ids(node)
+    segment = node.GetSegmentation().GetSegment(identifier)
+    assert segment.GetName() == "SpinalCord registered prior"
+    assert (tag_of(segment, "DICOM.SegmentAlgorithmName") or "").endswith("(registration)")
+    assert tag_of(segment, "P2SAM.ComparisonOnly") == "1"
+    assert node.GetDisplayNode().GetSegmentVisibility(identifier)
+    assert scene_logic().GetSegmentStatus(segment) == scene_logic().InProgress
+    assert contours_to_review(node) == [identifier]
+
+
 def test_the_result_lies_in_the_followups_study(scene: Any) -> None:
     import slicer
 
@@ -142,6 +161,60 @@ def test_a_saved_segmentation_keeps_masks_status_and_tags(tmp_path: Path) -> Non
     assert tag_of(contour, "TerminologyEntry") == TERMINOLOGY
     assert scene_logic().GetSegmentStatus(contour) == scene_logic().InProgress
     assert tag_of(contour, "DICOM.SegmentAlgorithmType") == "AUTOMATIC"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_under_a_turned_parent_a_saved_contour_is_the_one_that_was_shown(tmp_path: Path, seed: int) -> None:
+    import slicer
+
+    volume = add_volume(oblique(seed), add_transform(oblique(seed + 40, (1.0, 1.0, 1.0))))
+    visit, prior, ids = carried(volume)
+    node = show_result(visit, volume, prior, ids)
+    storage = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationStorageNode")
+    storage.SetFileName(str(tmp_path / "result.seg.nrrd"))
+    assert storage.WriteData(node) == 1
+    again = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    assert storage.ReadData(again) == 1
+    again.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
+    contour, registered = masks_of(again, volume)
+    np.testing.assert_array_equal(contour, np.roll(blob(), 1, axis=2))
+    np.testing.assert_array_equal(registered, blob())
+
+
+def test_a_contour_that_cannot_be_written_leaves_no_half_result(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from P2SAMSlicerLib.mrml import result_nodes
+
+    volume = add_volume(np.eye(4))
+    visit, prior, ids = carried(volume)
+    calls: list[Any] = []
+
+    def fail(*args: Any) -> None:
+        calls.append(args)
+        if len(calls) == 2:  # the contour was written, its registered one is next
+            raise MemoryError
+        write_mask(*args)
+
+    nodes = scene.GetNumberOfNodes()
+    monkeypatch.setattr(result_nodes, "write_mask", fail)
+    with pytest.raises(MemoryError):
+        show_result(visit, volume, prior, ids)
+    assert scene.GetNumberOfNodes() == nodes
+
+
+def test_of_a_prior_that_was_itself_carried_and_reviewed_nothing_is_said_of_the_new_contour() -> None:
+    volume = add_volume(np.eye(4))
+    visit, prior, ids = carried(volume)
+    source = prior.GetSegmentation().GetNthSegment(0)
+    for name in ("Decision", "Reviewer", "ReviewTime", "SeenSlices", "DecidedContour", "DecisionTakenBack", "ComparisonOnly"):
+        source.SetTag(f"P2SAM.{name}", "1")
+    source.SetTag("P2SAM.Source", "of the visit before")
+    node = show_result(visit, volume, prior, ids)
+    contour, registered = (node.GetSegmentation().GetNthSegment(n) for n in (0, 1))
+    for name in ("Decision", "Reviewer", "ReviewTime", "SeenSlices", "DecidedContour", "DecisionTakenBack", "ComparisonOnly"):
+        assert tag_of(contour, f"P2SAM.{name}") is None
+    assert tag_of(contour, "P2SAM.Source") == "GTV"
+    assert tag_of(registered, "P2SAM.ComparisonOnly") == "1"
+    assert tag_of(registered, "P2SAM.Decision") is None
 
 
 def test_a_followup_that_is_bent_or_has_other_voxels_gets_no_contour() -> None:

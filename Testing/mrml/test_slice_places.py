@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.mrml.slice_places import SlicePlaces
 from scene_content import add_transform, add_volume, axis_orders, blob, oblique
 
@@ -23,7 +24,9 @@ def view_on(places: SlicePlaces, index: int, turned_deg: float = 0.0) -> Any:
     across = np.cross(normal, [0.3, 0.5, 0.8])
     across /= np.linalg.norm(across)
     normal = Rotation.from_rotvec(np.radians(turned_deg) * across).apply(normal)
-    centre = np.asarray(places.centre(index)) + 40.0 * across
+    nearest = min(max(index, 0), places.count - 1)
+    along = np.diag([-1.0, -1.0, 1.0]) @ places.grid.direction_matrix.T[::-1][places.axis]
+    centre = np.asarray(places.centre(nearest)) + (index - nearest) * places.spacing_mm * along + 40.0 * across
     matrix = vtk.vtkMatrix4x4()
     for row in range(3):
         for column, axis in enumerate((across, np.cross(normal, across), normal)):
@@ -61,6 +64,14 @@ def test_a_view_beyond_the_last_slice_shows_none() -> None:
     places = SlicePlaces.of(add_volume(np.diag([1.0, 1.0, 4.0, 1.0])))
     for beyond in (-1, places.count):
         assert places.shown_in(view_on(places, beyond)) is None
+
+
+@pytest.mark.parametrize("index", [-1, -8, 8, 1000])
+def test_a_slice_that_is_not_there_is_refused_and_not_counted_from_the_other_end(index: int) -> None:
+    places = SlicePlaces.of(add_volume(np.diag([1.0, 1.0, 4.0, 1.0])))
+    for mask in (None, blob()):
+        with pytest.raises(InputError, match=f"there is no slice {index}: the volume has 8"):
+            places.centre(index, mask)
 
 
 def test_the_middle_of_what_a_contour_shows_is_in_it() -> None:

@@ -121,6 +121,23 @@ def test_a_second_chart_takes_the_place_of_the_first_and_of_nothing_else(scene: 
     assert scene.GetNumberOfNodesByClass("vtkMRMLPlotSeriesNode") == 1
 
 
+@pytest.mark.parametrize("harm", ["damaged", "without the figure"])
+def test_a_record_that_cannot_be_read_takes_the_priors_volume_away_and_not_the_chart(harm: str) -> None:
+    import json
+
+    nodes = results({"GTV": 40}, {"GTV": 10})
+    for node in nodes:
+        text = node.GetNodeReference(RECORD_ROLE)
+        content = json.loads(text.GetText())
+        del content["summary"]["segments"][0]["prior_volume_ml"]
+        text.SetText("{" if harm == "damaged" else json.dumps(content))
+    assert volumes_by_visit(nodes) == {"GTV": [None, pytest.approx(40 * VOXEL_ML), pytest.approx(10 * VOXEL_ML)]}
+    table = make_chart(nodes).GetNthPlotSeriesNode(0).GetTableNode()
+    first, *later = column(table, "GTV")
+    assert np.isnan(first)
+    assert later == pytest.approx([40 * VOXEL_ML, 10 * VOXEL_ML])
+
+
 def test_a_followup_that_is_gone_is_told_and_the_chart_that_is_there_stays(scene: Any) -> None:
     nodes = results({"GTV": 40}, {"GTV": 10})
     chart = make_chart(nodes)

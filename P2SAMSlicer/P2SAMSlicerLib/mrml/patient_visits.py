@@ -35,8 +35,8 @@ def visits_of(patient: int | str) -> PatientVisits:
     """The visits of a patient: the earliest contoured one is the prior, all later ones are follow-ups.
 
     :param patient: item of the subject hierarchy, or its name.
-    :raises InputError: no such patient; nothing contoured; no later visit; a visit without a date or with several CTs, so that
-        a person has to say which is meant.
+    :raises InputError: no such patient; nothing contoured; no later visit; a visit without a date, of the day of the contoured
+        one, or with several CTs, so that a person has to say which is meant.
     """
     import slicer
 
@@ -50,6 +50,12 @@ def visits_of(patient: int | str) -> PatientVisits:
     contoured = next((study for study in studies if study.segmentations), None)
     if contoured is None:
         raise InputError("none of the patient's visits has a segmentation")
+    same_day = [study.name for study in studies if study.date == contoured.date and study is not contoured]
+    if same_day:
+        raise InputError(
+            f"{', '.join(same_day)}: of the same day as the contoured visit ({contoured.name});"
+            " name the prior and the follow-ups yourself"
+        )
     later = [study for study in studies if study.date > contoured.date]
     if not later:
         raise InputError(f"no visit is later than the contoured one ({contoured.name})")

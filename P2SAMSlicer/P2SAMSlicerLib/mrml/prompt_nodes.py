@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from P2SAMSlicerLib.edited_prompts import EditedPrompts
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.geometry import Grid
+from P2SAMSlicerLib.mrml.followup_moves import follow, lay_on
 from P2SAMSlicerLib.mrml.record_nodes import check_lies_as_recorded
 from P2SAMSlicerLib.mrml.result_removal import mark_as_part
 from P2SAMSlicerLib.mrml.slice_places import SlicePlaces
@@ -45,7 +46,7 @@ def show_prompts(node: Any, slices: Sequence[SliceResult]) -> None:
         points = _points_node(node, role, label)
         points.RemoveAllControlPoints()
         # So that the points stay with the follow-up when that is moved.
-        points.SetAndObserveTransformNodeID(_followup(node).GetTransformNodeID())
+        lay_on(points, _followup(node))
         for each in slices:
             if each.best is None:
                 continue
@@ -72,6 +73,7 @@ def show_box(node: Any, shown: SliceResult | None, edited: NDArray[np.float32] |
     :param edited: what a person made of the box before; None if nothing.
     :raises InputError: see :func:`show_prompts`.
     """
+    _bring_along(node)
     roi = node.GetNodeReference(BOX_ROLE)
     best = None if shown is None else shown.best
     if shown is None or best is None or best.box is None:
@@ -83,7 +85,7 @@ def show_box(node: Any, shown: SliceResult | None, edited: NDArray[np.float32] |
         roi.GetDisplayNode().SetFillOpacity(0.0)
         roi.GetDisplayNode().SetPropertiesLabelVisibility(False)
         roi.SetLocked(True)
-    roi.SetAndObserveTransformNodeID(_followup(node).GetTransformNodeID())
+    lay_on(roi, _followup(node))
     _place_box(roi, best.box if edited is None else edited, shown, _places(node))
     roi.SetAttribute(BOX_OF_ATTRIBUTE, _box_of(shown))
     roi.SetDisplayVisibility(True)
@@ -105,11 +107,20 @@ def unlock(node: Any, editable: bool) -> None:
             prompts.SetLocked(not editable)
 
 
+def prompts_are_shown(node: Any) -> bool:
+    """Whether the lists of points are in the scene: a person may have removed them."""
+    return all(node.GetNodeReference(role) is not None for role in (POSITIVE_ROLE, NEGATIVE_ROLE))
+
+
 def place_point(node: Any, positive: bool) -> None:
-    """Have the person's next click in a view add a point."""
+    """Have the person's next click in a view add a point.
+
+    :raises InputError: the points were removed from the scene.
+    """
     import slicer
 
-    points = _points_node(node, POSITIVE_ROLE if positive else NEGATIVE_ROLE, int(positive))
+    _check_shown(node)
+    points = node.GetNodeReference(POSITIVE_ROLE if positive else NEGATIVE_ROLE)
     logic = slicer.app.applicationLogic()
     selection, interaction = logic.GetSelectionNode(), logic.GetInteractionNode()
     selection.SetReferenceActivePlaceNodeClassName(points.GetClassName())
@@ -123,6 +134,7 @@ def edited_box(node: Any, slices: Sequence[SliceResult], shown: int | None) -> t
 
     :raises InputError: see :func:`show_prompts`.
     """
+    _bring_along(node)
     roi = node.GetNodeReference(BOX_ROLE)
     of = None if roi is None else roi.GetAttribute(BOX_OF_ATTRIBUTE)
     owner = next((each for each in slices if each.index == shown and _box_of(each) == of), None)
@@ -145,13 +157,14 @@ def edited_prompts(
 
     :param shown: number of the slice whose box is shown; None if no box is.
     :param boxes: boxes by lesion and slice that were changed while those slices were shown.
-    :raises InputError: see :func:`show_prompts`.
+    :raises InputError: see :func:`show_prompts`; or the points were removed from the scene.
     """
     changed = dict(boxes or {})
-    now = edited_box(node, slices, shown)
+    now = edited_box(node, slices, shown)  # brings all prompts along
     if now is not None:
         changed[now[0].lesion, now[0].index] = now[1]
     grid = _places(node).grid
+    _check_shown(node)
     gathered = _gathered(node, slices, grid)
     edits = []
     for each in slices:
@@ -193,6 +206,20 @@ def _followup(node: Any) -> Any:
     if followup is None:
         raise InputError(f"{node.GetName()}: its follow-up volume is no longer in the scene")
     return followup
+
+
+def _check_shown(node: Any) -> None:
+    """Points that went with their node were not taken away one by one: that is no edit of every slice."""
+    if not prompts_are_shown(node):
+        raise InputError(f"{node.GetName()}: its points were removed from the scene; choose the contour again to show them")
+
+
+def _bring_along(node: Any) -> None:
+    """The follow-up may have been put under another transform since the prompts were shown."""
+    for role in (POSITIVE_ROLE, NEGATIVE_ROLE, BOX_ROLE):
+        prompts = node.GetNodeReference(role)
+        if prompts is not None:
+            follow(prompts, _followup(node))
 
 
 def _places(node: Any) -> SlicePlaces:

@@ -17,9 +17,10 @@ from P2SAMSlicerLib.handover_file import (
     hand_over_volume,
     read_handed_segmentation,
 )
+from P2SAMSlicerLib.mrml.contour_watch import own_writes
 from P2SAMSlicerLib.mrml.record_nodes import check_lies_as_recorded, record_of, replace_slices
 from P2SAMSlicerLib.mrml.result_nodes import SOURCE_TAG
-from P2SAMSlicerLib.mrml.review_nodes import forget_seen
+from P2SAMSlicerLib.mrml.review_nodes import forget_seen, review_state
 from P2SAMSlicerLib.mrml.segment_masks import read_mask, write_mask
 from P2SAMSlicerLib.mrml.segment_nodes import tag_of
 from P2SAMSlicerLib.mrml.slice_places import SlicePlaces
@@ -152,9 +153,11 @@ class PromptUpdates:
 
         node, identifier = waiting.node, waiting.identifier
         there = slicer.mrmlScene.IsNodePresent(node) and node.GetSegmentation().GetSegment(identifier) is not None
-        followup = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole()) if there else None
-        if followup is None:
+        if not there:
             raise InputError("the contour was removed from the scene meanwhile")
+        followup = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
+        if followup is None:
+            raise InputError(f"{node.GetName()}: its follow-up was removed from the scene meanwhile")
         mask = read_handed_segmentation(event.mask).segments[0].mask
         event.mask.unlink(missing_ok=True)
         now = read_mask(node, identifier, followup)
@@ -165,9 +168,11 @@ class PromptUpdates:
         # Of what was painted while the worker answered nothing is lost that the answer does not change.
         changed = mask != waiting.mask
         now[changed] = mask[changed]
-        write_mask(now, node, identifier, followup)
-        # What changed has to be looked at again.
-        forget_seen(node, identifier, [each.index for each in event.slices])
+        with own_writes():
+            write_mask(now, node, identifier, followup)
+            # What changed has to be looked at again, and what was accepted was another contour.
+            forget_seen(node, identifier, [each.index for each in event.slices])
+            review_state(node, identifier)
         self.notes, self.seconds, self.encoded = event.notes, event.seconds, event.encoded
 
     def _followup_file(self, followup: Any) -> Path:

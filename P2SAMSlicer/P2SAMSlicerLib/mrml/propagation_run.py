@@ -21,7 +21,7 @@ from P2SAMSlicerLib.mrml.result_removal import remove_result
 from P2SAMSlicerLib.mrml.review_nodes import contours_to_review, touched_segments
 from P2SAMSlicerLib.mrml.segment_nodes import segment_ids, segments_from_node, tag_of
 from P2SAMSlicerLib.mrml.transform_nodes import moves, write_transform
-from P2SAMSlicerLib.mrml.volume_nodes import parent_to_world, volume_from_node
+from P2SAMSlicerLib.mrml.volume_nodes import HOW_TO_HARDEN, is_bent, parent_to_world, volume_from_node
 from P2SAMSlicerLib.options import PropagationOptions
 from P2SAMSlicerLib.visit_record import read_visit
 from P2SAMSlicerLib.volume import Segmentation
@@ -40,8 +40,8 @@ class RunRequest:
     :param segments: ids in the segmentation; None for all.
     :param transform: ``vtkMRMLTransformNode`` that moves the prior from where it is shown onto the follow-up; None to
         register.
-    :param harden: take a non-linear parent transform of the prior in, instead of refusing it. A follow-up under one is always
-        refused: the contours would not be where it is shown.
+    :param harden: take a non-linear parent transform of the prior and its segmentation in, instead of refusing it. A follow-up
+        under one is always refused: the contours would not be where it is shown.
     :param checkpoint: weights file instead of the model's own.
     """
 
@@ -75,8 +75,14 @@ class RunRequest:
         of = self.segmentation.GetNodeReference(self.segmentation.GetReferenceImageGeometryReferenceRole())
         if of in self.followups:
             raise InputError(f"{self.segmentation.GetName()}: its contours are those of the follow-up {of.GetName()}")
-        for node in self.followups if self.harden else (self.prior, *self.followups):
+        for node in self.followups:
             parent_to_world(node)
+        for node in (self.prior, self.segmentation):
+            if not self.harden and is_bent(node):
+                raise InputError(
+                    f"{node.GetName()}: its parent transform is not linear; {HOW_TO_HARDEN}, or switch on"
+                    " 'Take non-linear parent transforms in' (section Advanced)"
+                )
         if self.transform is not None and moves(self.transform, self.prior):
             raise InputError(
                 f"{self.prior.GetName()}: it is shown under {self.transform.GetName()} already and would be moved twice;"
@@ -213,6 +219,8 @@ class PropagationRun:
             # A contour that was not carried again this time is not replaced, and a person's work never is.
             if _sources(each) <= _sources(node) and not touched_segments(each):
                 remove_result(each)
+        if any(slicer.mrmlScene.IsNodePresent(each) for each in before):
+            node.SetName(slicer.mrmlScene.GenerateUniqueName(node.GetName()))  # to be told from what was kept beside it
         self.nodes.append(node)
 
     def _end(self) -> None:
@@ -241,12 +249,12 @@ def _sources(node: Any) -> set[str | None]:
 def reviewed_results(request: RunRequest) -> Mapping[str, Sequence[str]]:
     """What a run would find reviewed or edited already: names of the contours by the name of their node. They are kept beside
     the new ones, and never replaced."""
-    found = {}
+    found: dict[str, list[str]] = {}
     for followup in request.followups:
         for node in earlier_results(followup, request.segmentation):
             names = touched_segments(node)
             if names:
-                found[str(node.GetName())] = names
+                found.setdefault(str(node.GetName()), []).extend(names)  # a person may have given two nodes one name
     return found
 
 
@@ -254,7 +262,7 @@ def _hand_over(request: RunRequest, folder: Path) -> PropagationJob:
     """The visits as files of the private folder, and the job on them."""
     prior = volume_from_node(request.prior, request.harden)
     ids = list(request.prior_ids().values())
-    segments, warnings = segments_from_node(request.segmentation, request.prior, prior, ids)
+    segments, warnings = segments_from_node(request.segmentation, request.prior, prior, ids, request.harden)
     prior = replace(prior, warnings=(*prior.warnings, *warnings))
     prior_file, contours = folder / f"prior{VOLUME_SUFFIX}", folder / f"prior{SEGMENTATION_SUFFIX}"
     hand_over_volume(prior, prior_file)

@@ -115,10 +115,22 @@ def record_of(node: Any) -> ResultRecord | None:
             raise InputError(f"{name}: its record was written by a newer version of P2SAMSlicer")
         slices = {str(segment): tuple(slice_from_plain(each) for each in found) for segment, found in content["slices"].items()}
         summary = dict(content["summary"])
-        if not all(isinstance(each["segment"], str) for each in summary["segments"]):
-            raise ValueError("segments")
+        for each in summary["segments"]:
+            _check_entry(each)
         return ResultRecord(summary, slices)
     except InputError as error:
         raise error if str(error).startswith(name) else InputError(f"{name}: {error}") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
         raise InputError(f"{name}: its record cannot be read (damaged)") from error
+
+
+def _check_entry(entry: Any) -> None:
+    """Refuse an entry of a segment whose figures are none: tables and charts rely on them."""
+    if not isinstance(entry["segment"], str) or not isinstance(entry.get("outcome", ""), str):
+        raise ValueError("segment")
+    if not all(isinstance(each, str) for each in entry.get("reasons", ())):
+        raise ValueError("reasons")
+    shift = entry.get("centroid_shift_mm")
+    for figure in (entry.get("prior_volume_ml"), entry.get("review_priority"), *(() if shift is None else shift)):
+        if figure is not None:
+            float(figure + 0.0)

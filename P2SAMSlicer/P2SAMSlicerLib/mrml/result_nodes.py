@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from P2SAMSlicerLib.mrml.followup_moves import lay_on
+from P2SAMSlicerLib.mrml.result_removal import remove_result
 from P2SAMSlicerLib.mrml.review_nodes import forget_review, remember_drawn
 from P2SAMSlicerLib.mrml.segment_masks import write_mask
+from P2SAMSlicerLib.mrml.segment_nodes import put_tag
 from P2SAMSlicerLib.mrml.volume_nodes import parent_to_world
 from P2SAMSlicerLib.result import SegmentResult, VisitResult
 from P2SAMSlicerLib.result_files import followup_segments
@@ -41,27 +44,38 @@ def show_result(visit: VisitResult, followup_node: Any, prior_segmentation: Any,
     parent_to_world(followup_node)
     if slicer.util.arrayFromVolume(followup_node).shape != visit.grid.shape:
         raise ValueError("the contours are not on the follow-up's voxels")
-    segments = followup_segments(visit)
+    followup_segments(visit)  # refuses before there is a node
+    with slicer.util.RenderBlocker():
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", f"{followup_node.GetName()} {NODE_SUFFIX}")
+        node.CreateDefaultDisplayNodes()
+        # In this order: the geometry is taken as seen from under the node's own parent transform, and a geometry that is
+        # turned against the contours would have them resampled when they are saved.
+        lay_on(node, followup_node)
+        node.SetReferenceImageGeometryParameterFromVolumeNode(followup_node)
+        try:
+            _fill(node, visit, followup_node, prior_segmentation, prior_ids)
+        except BaseException:
+            remove_result(node)  # half of the contours would look like all of them
+            raise
+    return node
+
+
+def _fill(node: Any, visit: VisitResult, followup_node: Any, prior: Any, prior_ids: Mapping[str, str]) -> None:
+    """Write the contours and what belongs to them."""
     # The order in which they are written: contours, then registered contours.
     sources = [result for result in visit.segments if result.mask is not None]
     sources += [result for result in visit.segments if result.registered_mask.any()]
     contours = sum(result.mask is not None for result in visit.segments)
-    with slicer.util.RenderBlocker():
-        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", f"{followup_node.GetName()} {NODE_SUFFIX}")
-        node.CreateDefaultDisplayNodes()
-        node.SetReferenceImageGeometryParameterFromVolumeNode(followup_node)
-        node.SetAndObserveTransformNodeID(followup_node.GetTransformNodeID())
-        for number, (segment, result) in enumerate(zip(segments, sources, strict=True)):
-            identifier = _add(node, segment, followup_node, _source(prior_segmentation, prior_ids, result))
-            node.GetSegmentation().GetSegment(identifier).SetTag(SOURCE_TAG, result.source.name)
-            node.GetDisplayNode().SetSegmentVisibility(identifier, number < contours or result.mask is None)
-            if number < contours or result.mask is None:
-                remember_drawn(node, identifier)
-        node.SetAttribute(RESULT_ATTRIBUTE, "1")
-        if prior_segmentation is not None:
-            node.SetNodeReferenceID(PRIOR_ROLE, prior_segmentation.GetID())
-        _place(node, followup_node)
-    return node
+    for number, (segment, result) in enumerate(zip(followup_segments(visit), sources, strict=True)):
+        identifier = _add(node, segment, followup_node, _source(prior, prior_ids, result))
+        put_tag(node.GetSegmentation().GetSegment(identifier), SOURCE_TAG, result.source.name)
+        node.GetDisplayNode().SetSegmentVisibility(identifier, number < contours or result.mask is None)
+        if number < contours or result.mask is None:
+            remember_drawn(node, identifier)
+    node.SetAttribute(RESULT_ATTRIBUTE, "1")
+    if prior is not None:
+        node.SetNodeReferenceID(PRIOR_ROLE, prior.GetID())
+    _place(node, followup_node)
 
 
 def is_result(node: Any) -> bool:

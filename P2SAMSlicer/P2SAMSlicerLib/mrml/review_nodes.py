@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 
 from P2SAMSlicerLib.errors import InputError
+from P2SAMSlicerLib.mrml.record_nodes import check_lies_as_recorded, record_of
 from P2SAMSlicerLib.mrml.segment_masks import read_mask
-from P2SAMSlicerLib.mrml.segment_nodes import segment_ids, tag_of
+from P2SAMSlicerLib.mrml.segment_nodes import put_tag, segment_ids, tag_of
 from P2SAMSlicerLib.mrml.slice_places import SlicePlaces
 from P2SAMSlicerLib.result import SliceResult
-from P2SAMSlicerLib.result_files import FLAGGED, IN_PROGRESS, STATUS_TAG
+from P2SAMSlicerLib.result_files import COMPARISON_TAG, FLAGGED, IN_PROGRESS, STATUS_TAG
 from P2SAMSlicerLib.review import must_be_seen
 
 #: 3D Slicer's word for a segment that a person has finished.
@@ -29,7 +30,12 @@ COMPLETED = "completed"
 DRAWN_TAG, SEEN_TAG = "P2SAM.DrawnContour", "P2SAM.SeenSlices"
 DECISION_TAG, REVIEWER_TAG, TIME_TAG = "P2SAM.Decision", "P2SAM.Reviewer", "P2SAM.ReviewTime"
 DECIDED_TAG, VOLUME_TAG, DRAWN_VOLUME_TAG = "P2SAM.DecidedContour", "P2SAM.DecidedVolumeMl", "P2SAM.DrawnVolumeMl"
-_OWN_TAGS = (DRAWN_TAG, SEEN_TAG, DECISION_TAG, REVIEWER_TAG, TIME_TAG, DECIDED_TAG, VOLUME_TAG, DRAWN_VOLUME_TAG)
+#: The decision was taken back because the contour was edited; it stays so if the edit is undone.
+TAKEN_BACK_TAG = "P2SAM.DecisionTakenBack"
+_OWN_TAGS = (
+    *(DRAWN_TAG, DRAWN_VOLUME_TAG, SEEN_TAG, COMPARISON_TAG),
+    *(DECISION_TAG, REVIEWER_TAG, TIME_TAG, DECIDED_TAG, VOLUME_TAG, TAKEN_BACK_TAG),
+)
 
 
 class Decision(str, Enum):
@@ -79,8 +85,8 @@ def remember_drawn(node: Any, identifier: str) -> None:
     """Keep what the tool drew, to tell later whether a person changed it."""
     segment = _segment(node, identifier)
     mask = _mask(node, identifier)
-    segment.SetTag(DRAWN_TAG, _fingerprint(mask))
-    segment.SetTag(DRAWN_VOLUME_TAG, f"{_volume_ml(node, mask):.4f}")
+    put_tag(segment, DRAWN_TAG, _fingerprint(mask))
+    put_tag(segment, DRAWN_VOLUME_TAG, f"{_volume_ml(node, mask):.4f}")
 
 
 def forget_review(segment: Any) -> None:
@@ -98,14 +104,14 @@ def mark_seen(node: Any, identifier: str, index: int) -> bool:
     before = seen(node, identifier)
     if index in before:
         return False
-    _segment(node, identifier).SetTag(SEEN_TAG, " ".join(str(each) for each in sorted({*before, index})))
+    put_tag(_segment(node, identifier), SEEN_TAG, " ".join(str(each) for each in sorted({*before, index})))
     return True
 
 
 def forget_seen(node: Any, identifier: str, indices: Sequence[int]) -> None:
     """Slices that changed have to be looked at again."""
     left = seen(node, identifier) - set(indices)
-    _segment(node, identifier).SetTag(SEEN_TAG, " ".join(str(each) for each in sorted(left)))
+    put_tag(_segment(node, identifier), SEEN_TAG, " ".join(str(each) for each in sorted(left)))
 
 
 def seen(node: Any, identifier: str) -> frozenset[int]:
@@ -117,7 +123,7 @@ def seen(node: Any, identifier: str) -> frozenset[int]:
 def unseen(node: Any, identifier: str, slices: Sequence[SliceResult]) -> list[int]:
     """Slices that have to be looked at before the contour can be accepted, and were not."""
     found = seen(node, identifier)
-    wanted = must_be_seen(slices) if slices else _ends_and_middle(node, identifier)
+    wanted = must_be_seen(slices) if slices else _without_judgement(node, identifier)
     return [index for index in wanted if index not in found]
 
 
@@ -125,39 +131,41 @@ def decide(node: Any, identifier: str, decision: Decision, reviewer: str, slices
     """Record a reviewer's decision on one contour. There is no way to decide on several at once.
 
     :param slices: the segment's slices, from its record.
-    :raises InputError: no reviewer; accepted without looking at the doubtful slices; accepted though it is empty.
+    :raises InputError: no reviewer; accepted without looking at the doubtful slices, or though it is empty, or though the
+        follow-up was turned over since the slices were recorded.
     """
     segment, name = _segment(node, identifier), reviewer.strip()
     if not name:
         raise InputError("who reviews? Enter a name or initials before deciding")
     mask = _mask(node, identifier)
     if decision is Decision.ACCEPTED:
+        if slices:  # on a follow-up that lies the other way round now, other slices than the doubtful ones were shown
+            check_lies_as_recorded(node, SlicePlaces.of(_followup(node)).grid)
         left = unseen(node, identifier, slices)
         if left:
             raise InputError(f"{segment.GetName()}: {len(left)} doubtful slice(s) have not been looked at yet")
         if not mask.any():
             raise InputError(f"{segment.GetName()}: it is empty and cannot be accepted")
-    segment.SetTag(DECISION_TAG, decision.value)
-    segment.SetTag(REVIEWER_TAG, name)
-    segment.SetTag(TIME_TAG, datetime.now(timezone.utc).isoformat(timespec="seconds"))
-    segment.SetTag(DECIDED_TAG, _fingerprint(mask))
-    segment.SetTag(VOLUME_TAG, f"{_volume_ml(node, mask):.4f}")
+    # Who watches the segment sees every step: the decision comes last, when it is known of which contour it is.
+    put_tag(segment, DECIDED_TAG, _fingerprint(mask))
+    put_tag(segment, VOLUME_TAG, f"{_volume_ml(node, mask):.4f}")
+    put_tag(segment, REVIEWER_TAG, name)
+    put_tag(segment, TIME_TAG, datetime.now(timezone.utc).isoformat(timespec="seconds"))
+    segment.RemoveTag(TAKEN_BACK_TAG)
+    put_tag(segment, DECISION_TAG, decision.value)
     segment.SetTag(STATUS_TAG, _STATUS[decision])
     return review_state(node, identifier)
 
 
 def review_state(node: Any, identifier: str) -> ReviewState:
-    """Where the review of a contour stands. A decision on another contour than the present one is taken back."""
+    """Where the review of a contour stands. A decision on another contour than the present one is taken back, for good."""
     segment = _segment(node, identifier)
     now = _fingerprint(_mask(node, identifier))
     drawn = tag_of(segment, DRAWN_TAG)
-    try:
-        decision = Decision(tag_of(segment, DECISION_TAG) or "")
-    except ValueError:
-        decision = None
-    changed = decision is not None and tag_of(segment, DECIDED_TAG) != now
-    if changed and tag_of(segment, STATUS_TAG) == COMPLETED:
-        segment.SetTag(STATUS_TAG, IN_PROGRESS)
+    decision = _decision(segment)
+    if decision is not None and tag_of(segment, DECIDED_TAG) != now:
+        take_back(node, identifier)
+    changed = decision is not None and tag_of(segment, TAKEN_BACK_TAG) is not None
     return ReviewState(
         decision=None if changed else decision,
         reviewer="" if changed or decision is None else tag_of(segment, REVIEWER_TAG) or "",
@@ -166,6 +174,25 @@ def review_state(node: Any, identifier: str) -> ReviewState:
         changed_since=changed,
         drawn_ml=_number(tag_of(segment, DRAWN_VOLUME_TAG)),
     )
+
+
+def has_decision(node: Any, identifier: str) -> bool:
+    """Whether a decision stands that could be taken back; cheap, and the contour is not looked at."""
+    segment = _segment(node, identifier)
+    return _decision(segment) is not None and tag_of(segment, TAKEN_BACK_TAG) is None
+
+
+def take_back(node: Any, identifier: str) -> bool:
+    """Have a decision hold no longer, because the contour is another one now.
+
+    :returns: whether there was one that held.
+    """
+    segment, held = _segment(node, identifier), has_decision(node, identifier)
+    if held:
+        put_tag(segment, TAKEN_BACK_TAG, "1")
+    if tag_of(segment, STATUS_TAG) == COMPLETED:
+        segment.SetTag(STATUS_TAG, IN_PROGRESS)
+    return held
 
 
 def touched_segments(node: Any) -> list[str]:
@@ -188,14 +215,27 @@ def contour_volume_ml(node: Any, identifier: str) -> float:
     return _volume_ml(node, _mask(node, identifier))
 
 
-def _ends_and_middle(node: Any, identifier: str) -> list[int]:
-    """Where a contour has to be looked at that no model judged slice by slice."""
+def _without_judgement(node: Any, identifier: str) -> list[int]:
+    """Where a contour has to be looked at of which no slice's doubt is known.
+
+    Its ends and its middle if no model judged it slice by slice; every slice if what the model thought cannot be read.
+    """
     axis = SlicePlaces.of(_followup(node)).axis
     present = np.flatnonzero(_mask(node, identifier).any(axis=tuple(each for each in range(3) if each != axis)))
     if not len(present):
         return []
-    chosen = (present[len(present) // 2], present[0], present[-1])
+    middle, ends = present[len(present) // 2], (present[0], present[-1])
+    chosen = (middle, *ends) if _is_readable(node) else (middle, *ends, *present)
     return list(dict.fromkeys(int(each) for each in chosen))
+
+
+def _is_readable(node: Any) -> bool:
+    """Whether the record can be read, or there is none."""
+    try:
+        record_of(node)
+    except InputError:
+        return False
+    return True
 
 
 def _followup(node: Any) -> Any:
@@ -211,6 +251,13 @@ def _segment(node: Any, identifier: str) -> Any:
     if segment is None:
         raise InputError(f"{node.GetName()}: it has no segment '{identifier}'")
     return segment
+
+
+def _decision(segment: Any) -> Decision | None:
+    try:
+        return Decision(tag_of(segment, DECISION_TAG) or "")
+    except ValueError:
+        return None
 
 
 def _mask(node: Any, identifier: str) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ from numpy.typing import NDArray
 
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.mrml.segment_masks import BINARY_LABELMAP, read_mask, voxels_of
-from P2SAMSlicerLib.mrml.volume_nodes import grid_from_matrix, parent_to_world
+from P2SAMSlicerLib.mrml.volume_nodes import grid_from_matrix, is_bent, matrix_from_grid, parent_to_world
 from P2SAMSlicerLib.resample import segments_on_grid
+from P2SAMSlicerLib.result_files import OWN_TAGS_PREFIX
 from P2SAMSlicerLib.volume import BoolArray, Segment, Segmentation, Volume
 
 #: Tags that a result inherits from the prior's segment.
@@ -24,7 +26,7 @@ def segment_ids(node: Any) -> list[str]:
 
 
 def segments_from_node(
-    node: Any, volume_node: Any, volume: Volume, ids: Sequence[str] | None = None
+    node: Any, volume_node: Any, volume: Volume, ids: Sequence[str] | None = None, harden: bool = False
 ) -> tuple[list[Segment], list[str]]:
     """Segments on the grid of the CT that they were contoured on.
 
@@ -32,6 +34,7 @@ def segments_from_node(
     :param volume_node: the CT's node, used where a segment is stored as a surface.
     :param volume: the same CT as :func:`~P2SAMSlicerLib.mrml.volume_nodes.volume_from_node` gives it.
     :param ids: ids of the segments that are wanted; None for all.
+    :param harden: take a non-linear parent transform in, on a hidden copy of the segments; refused otherwise.
     :returns: the segments in the order of the ids, and warnings in words.
     :raises InputError: no such segment, an empty one, one outside of the CT, a non-linear parent transform.
     """
@@ -45,7 +48,8 @@ def segments_from_node(
     for each in wanted:
         if each not in known:
             raise InputError(f"{node.GetName()}: it has no segment '{each}'")
-        alone = _stored(node, each, volume_node, volume)
+        with _placed_linearly(node, each, volume, harden) as placed:
+            alone = _stored(placed, each, volume_node, volume)
         segments, words = segments_on_grid(alone, None, volume.grid)
         found += segments
         warnings += words
@@ -57,7 +61,46 @@ def tag_of(segment: Any, name: str) -> str | None:
     import vtk
 
     value = vtk.reference("")
-    return str(value) if segment.GetTag(name, value) else None
+    if not segment.GetTag(name, value):
+        return None
+    text = str(value)
+    return text.replace("%7C", "|").replace("%25", "%") if name.startswith(OWN_TAGS_PREFIX) else text
+
+
+def put_tag(segment: Any, name: str, text: str) -> None:
+    """Set a tag of our own, so that :func:`tag_of` reads the same after the scene was saved and loaded.
+
+    In a segmentation's file the tags are divided by ``|``: what comes after one in a name would be lost.
+    """
+    segment.SetTag(name, text.replace("%", "%25").replace("|", "%7C"))
+
+
+@contextmanager
+def _placed_linearly(node: Any, identifier: str, volume: Volume, harden: bool) -> Iterator[Any]:
+    """The node itself, or a hidden one with a copy of the segment, its non-linear parent transform taken in."""
+    import slicer.util
+
+    if not (harden and is_bent(node)):
+        yield node
+        return
+    copy = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", node.GetName())
+    try:
+        copy.SetHideFromEditors(True)
+        own, of = copy.GetSegmentation(), node.GetSegmentation()
+        own.SetSourceRepresentationName(of.GetSourceRepresentationName())
+        own.CopySegmentFromSegmentation(of, identifier)
+        copy.SetAndObserveTransformNodeID(node.GetTransformNodeID())
+        copy.HardenTransform()
+        if own.GetSegment(identifier).GetRepresentation(BINARY_LABELMAP) is None:
+            # The CT's node is still bent: what is only a surface is drawn onto the voxels as they lie now.
+            geometry = slicer.util.vtkMatrixFromArray(matrix_from_grid(volume.grid))
+            extent = [end for length in volume.grid.shape[::-1] for end in (0, length - 1)]
+            text = slicer.vtkSegmentationConverter.SerializeImageGeometry(geometry, extent)
+            own.SetConversionParameter(slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName(), text)
+            copy.CreateBinaryLabelmapRepresentation()
+        yield copy
+    finally:
+        slicer.mrmlScene.RemoveNode(copy)
 
 
 def _stored(node: Any, identifier: str, volume_node: Any, volume: Volume) -> Segmentation:

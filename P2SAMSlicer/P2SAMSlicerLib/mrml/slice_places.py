@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.geometry import Grid
 from P2SAMSlicerLib.mrml.volume_nodes import RAS_TO_LPS, grid_from_matrix, voxels_to_world
 from P2SAMSlicerLib.orientation import acquisition_slice_axis
@@ -54,7 +55,10 @@ class SlicePlaces:
 
         :param mask: a contour on the voxels; the point is in the middle of what it shows on the slice, or, where it shows
             nothing there, in the middle of all of it.
+        :raises InputError: there is no such slice.
         """
+        if not 0 <= index < self.count:
+            raise InputError(f"there is no slice {index}: the volume has {self.count}")
         voxel = (np.asarray(self.grid.shape, dtype=float) - 1.0) / 2.0
         if mask is not None and mask.any():
             plane = np.take(mask, index, axis=self.axis)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.mrml.record_nodes import record_of
 from P2SAMSlicerLib.mrml.result_nodes import PRIOR_ROLE, SOURCE_TAG
 from P2SAMSlicerLib.mrml.review_nodes import contour_volume_ml, contours_to_review
@@ -27,14 +28,23 @@ def volumes_by_visit(results: Sequence[Any]) -> dict[str, list[float | None]]:
     """
     found: dict[str, list[float | None]] = {}
     for number, node in enumerate(results, start=1):
-        record = record_of(node)
-        before = {} if record is None else {e["segment"]: e["prior_volume_ml"] for e in record.summary["segments"]}
+        before = _prior_volumes(node)
         for identifier in contours_to_review(node):
             name = tag_of(node.GetSegmentation().GetSegment(identifier), SOURCE_TAG) or ""
             volumes = found.setdefault(name, [None] * (len(results) + 1))
             volumes[0] = before.get(name, volumes[0])
             volumes[number] = contour_volume_ml(node, identifier)
     return found
+
+
+def _prior_volumes(node: Any) -> dict[str, float]:
+    """Volume in ml of each segment on the prior, as far as the record of a result can be read."""
+    try:
+        record = record_of(node)
+    except InputError:
+        return {}  # a damaged record takes the figures of the prior away, not those of the contours
+    entries = [] if record is None else record.summary["segments"]
+    return {each["segment"]: each["prior_volume_ml"] for each in entries if each.get("prior_volume_ml") is not None}
 
 
 def results_by_visit(results: Sequence[Any], like: Any) -> list[Any]:

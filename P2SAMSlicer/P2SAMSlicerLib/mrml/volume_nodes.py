@@ -13,6 +13,10 @@ from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.geometry import Grid
 from P2SAMSlicerLib.volume import VisitIdentity, Volume
 
+#: What to do about a parent transform that is not linear (gantry tilt, missing slices), for messages.
+HOW_TO_HARDEN = (
+    "harden it first: in the module Data, right-click its icon in the transforms' column and choose 'Harden transform'"
+)
 #: Right, anterior, superior to left, posterior, superior and back.
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -33,7 +37,7 @@ def volume_from_node(node: Any, harden: bool = False) -> Volume:
         raise InputError(f"{'no volume' if node is None else node.GetName()}: it holds no image")
     if node.GetImageData().GetNumberOfScalarComponents() != 1:
         raise InputError(f"{node.GetName()}: it has several values a voxel, so it is no CT")
-    with _linear(node, harden) as placed:
+    with _placed_linearly(node, harden) as placed:
         array = np.array(slicer.util.arrayFromVolume(placed), copy=True)
         grid = grid_from_matrix(voxels_to_world(placed), array.shape, node.GetName())
     return Volume(array, grid, node.GetName(), identity_of(node))
@@ -44,13 +48,18 @@ def voxels_to_world(node: Any) -> NDArray[np.float64]:
 
     :raises InputError: a non-linear parent transform.
     """
-    import slicer
+    return parent_to_world(node) @ own_matrix(node)
+
+
+def own_matrix(node: Any) -> NDArray[np.float64]:
+    """4x4 matrix from voxel indices ``(i, j, k, 1)`` to RAS millimetres, without parent transforms."""
+    import slicer.util
     import vtk
 
     matrix = vtk.vtkMatrix4x4()
     node.GetIJKToRASMatrix(matrix)
     own: NDArray[np.float64] = slicer.util.arrayFromVTKMatrix(matrix)
-    return parent_to_world(node) @ own
+    return own
 
 
 def parent_to_world(node: Any) -> NDArray[np.float64]:
@@ -65,13 +74,17 @@ def parent_to_world(node: Any) -> NDArray[np.float64]:
     if parent is None:
         return np.eye(4)
     if not parent.IsTransformToWorldLinear():
-        raise InputError(
-            f"{node.GetName()}: its parent transform is not linear; harden it first (gantry tilt, missing slices), or allow it"
-        )
+        raise InputError(f"{node.GetName()}: its parent transform is not linear; {HOW_TO_HARDEN}")
     matrix = vtk.vtkMatrix4x4()
     parent.GetMatrixTransformToWorld(matrix)
     found: NDArray[np.float64] = slicer.util.arrayFromVTKMatrix(matrix)
     return found
+
+
+def is_bent(node: Any) -> bool:
+    """Whether a node is shown under a transform that is not linear."""
+    parent = node.GetParentTransformNode()
+    return parent is not None and not parent.IsTransformToWorldLinear()
 
 
 def grid_from_matrix(ijk_to_ras: NDArray[np.float64], shape: tuple[int, ...], name: str) -> Grid:
@@ -121,19 +134,18 @@ def identity_of(node: Any) -> VisitIdentity:
 
 
 @contextmanager
-def _linear(node: Any, harden: bool) -> Iterator[Any]:
+def _placed_linearly(node: Any, harden: bool) -> Iterator[Any]:
     """The node itself, or a hidden copy with its non-linear parent transform taken in."""
     import slicer
 
-    parent = node.GetParentTransformNode()
-    if parent is None or parent.IsTransformToWorldLinear() or not harden:
+    if not (harden and is_bent(node)):
         yield node
         return
     copy = slicer.mrmlScene.AddNewNodeByClass(node.GetClassName())
     try:
         copy.SetHideFromEditors(True)
         copy.CopyContent(node, True)
-        copy.SetAndObserveTransformNodeID(parent.GetID())
+        copy.SetAndObserveTransformNodeID(node.GetTransformNodeID())
         copy.HardenTransform()
         yield copy
     finally:
