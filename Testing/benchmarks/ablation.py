@@ -309,7 +309,18 @@ def report(rows: Sequence[dict[str, Any]], outcomes: Sequence[str], negatives: S
     for change in sorted({row["change"] for row in new}):
         some = [[row[key] for row in by[name] if row["change"] == change] for name, key in FIGURES]
         lines.append(f"| {change} | {len(some[0])} | " + " | ".join(f"{np.mean(values):.3f}" for values in some) + " |")
-    lines += ["", *choice_table(new), "", *finish_table(new), "", *parts_table(new, negatives), "", *ranking_lines(by), *gone_lines(outcomes), ""]
+    lines += [
+        "",
+        *choice_table(new),
+        "",
+        *finish_table(new),
+        "",
+        *parts_table(new, negatives),
+        "",
+        *ranking_lines(by),
+        *gone_lines(outcomes),
+        "",
+    ]
     return "\n".join(lines)
 
 

@@ -125,7 +125,12 @@ def row(ablation: ModuleType, patient: str, model: str, result: float) -> dict[s
     found = {"visit": f"{patient}_grow", "patient": patient, "change": "grow", "model": model, "outcome": "found"}
     ranked = {"ranked": [[0, 0.9, 0.2], [1, 0.1, 0.9], [2, 0.2, 0.8]]}
     turned = {"ranked without own doubt": [[0, 0.1, 0.2], [1, 0.9, 0.9], [2, 0.5, 0.8]]}
-    finish = {"registered": [0.6, 20.0], "as chosen": [0.5, 9.0], "without thin parts": [0.7, 5.0], "clinical mode": [result, 4.0]}
+    finish = {
+        "registered": [0.6, 20.0],
+        "as chosen": [0.5, 9.0],
+        "without thin parts": [0.7, 5.0],
+        "clinical mode": [result, 4.0],
+    }
     return {**found, "registered": 0.6, "result": result, "dice": dice, "finish": finish, **ranked, **turned}
 
 

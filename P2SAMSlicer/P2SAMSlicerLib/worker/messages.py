@@ -139,6 +139,7 @@ class Updated:
     :param slices: those that changed: the edited ones and their neighbours.
     :param mask: handed-over segmentation with the segment's new contour.
     :param notes: what the model did not follow, in words; empty if it followed.
+    :param judged: slices whose contour stays and whose signals and priority do not, because a neighbour's contour changed.
     """
 
     request: int
@@ -147,6 +148,7 @@ class Updated:
     notes: tuple[str, ...]
     seconds: float
     encoded: int
+    judged: tuple[SliceResult, ...] = ()
 
 
 @dataclass(frozen=True)
