@@ -39,7 +39,7 @@ BORDER_MM = 4.0
 LARGE_CHANGE = 3.0
 #: The change is recorded for a review later on in cells of so many pixels a side, and in so many levels up to a large one: it
 #: was smoothed before, and what counts of it is a mean.
-RECORDED_PIXELS, RECORDED_LEVELS = 4, 255
+RECORDED_PIXELS, RECORDED_LEVELS = 4, 31
 #: A lesion as wide as this on a slice (side of a square of its area, in mm) is not small there.
 NOT_SMALL_MM = 40.0
 #: Priority of a segment whose slices are not judged, because no model was asked for it.

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import pytest
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.visit_record import read_visit
 from P2SAMSlicerLib.volume import Segmentation
-from P2SAMSlicerLib.worker.client import WorkerClient
+from P2SAMSlicerLib.worker.client import WorkerClient, _end_in_words
 from P2SAMSlicerLib.worker.handover import hand_over_job
 from P2SAMSlicerLib.worker.messages import (
     Clear,
@@ -202,6 +203,82 @@ def test_a_worker_that_the_system_kills_is_told_in_words_with_the_end_of_its_log
     assert [type(each) for each in client.wait(SECONDS)] == [Cleared]
 
 
+@pytest.mark.parametrize(
+    ("kind", "message", "logged"),
+    [
+        ("launcher of one that is killed", "without a word (status 1): it crashed, or it was killed", "last words"),
+        ("no more memory in compiled code", "not enough memory", "bad_alloc"),
+        ("crashes", "has crashed (signal 11)", "Segmentation fault"),
+    ],
+)
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's; the statuses of Windows have a test of their own")
+def test_a_crash_or_want_of_memory_in_compiled_code_is_told_in_words_also_behind_a_launcher(
+    kind: str, message: str, logged: str, start: Start, request_of: Callable[..., Propagate]
+) -> None:
+    client = start(kind)
+    client.send(request_of())
+    event = failure(client)
+    assert message in event.message
+    assert len(event.log) <= 20
+    assert logged in "\n".join(event.log)
+
+
+@pytest.mark.parametrize(
+    ("status", "listened", "log", "words"),
+    [
+        (0xC0000005, True, (), "has crashed (code 0xC0000005)"),
+        (0xC0000017, True, (), "not enough memory"),
+        (0xC000012D, True, (), "not enough memory"),
+        (0xC0000409, True, ("MemoryError",), "not enough memory"),
+        (1, True, (), "without a word (status 1)"),
+        (1, False, ("ModuleNotFoundError",), "has ended with status 1"),
+        (-9, True, (), "killed"),
+        (137, False, (), "killed"),
+        (-15, True, (), "somebody told it to"),
+        (None, True, (), "does not speak any more"),
+    ],
+)
+def test_every_systems_way_to_end_a_process_is_told_in_words(
+    status: int | None, listened: bool, log: tuple[str, ...], words: str
+) -> None:
+    assert words in _end_in_words(status, listened, log)
+
+
+def test_what_a_launcher_prints_before_the_worker_is_there_goes_to_the_log(start: Start) -> None:
+    client = start("printed at the start")
+    client.send(Clear())
+    assert [type(each) for each in client.wait(SECONDS)] == [Cleared]
+    assert "QFontDatabase: no fonts" in client.log
+    assert len(client.log) <= 400
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python can be told so since 3.11; 3D Slicer 5.10 has 3.12")
+def test_a_file_in_the_callers_folder_never_runs_in_the_place_of_a_librarys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("json", "numpy", "P2SAMSlicerLib"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('planted')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["", os.environ.get("PYTHONPATH", ""), ""]))
+    with WorkerClient(sys.executable) as client:
+        client.send(Clear())
+        assert [type(each) for each in client.wait(SECONDS)] == [Cleared]
+
+
+def test_relative_paths_are_the_callers(
+    start: Start, request_of: Callable[..., Propagate], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    client = start("quick")
+    client.start()
+    made = request_of()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")  # the worker is where it was started
+    client.send(Propagate(replace(made.job, out=Path("results")), Path("records")))
+    assert isinstance(client.wait(SECONDS)[-1], Finished)
+    assert sorted(path.name for path in (tmp_path / "elsewhere").iterdir()) == ["records", "results"]
+
+
 def test_kill_9_from_outside_while_nothing_is_asked_is_told_once(start: Start) -> None:
     client = start("quick")
     client.send(Clear())
@@ -362,33 +439,81 @@ def test_lines_that_are_no_requests_are_refused_one_by_one() -> None:
     assert all(b'"refused"' in answer for answer in answers[1:-1])
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no shell that closes a stream")
+def test_without_standard_input_the_worker_says_what_it_needs() -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", '"$0" -m P2SAMSlicerLib worker <&-', sys.executable],
+        capture_output=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.strip() == b"p2sam: error: the worker is for programs: it needs their pipes as standard input and output"
+
+
+WINDOWS_ONLY_PROGRAM = """
+import os, sys
+for number in (0, 1, 2):
+    os.close(number)
+from pathlib import Path
+from P2SAMSlicerLib.worker.client import WorkerClient
+from P2SAMSlicerLib.worker.messages import Clear
+with open({told!r}, "w") as told, WorkerClient(sys.executable) as client:
+    client.send(Clear())
+    print(*(type(each).__name__ for each in client.wait({seconds})), *client.log, file=told)
+"""
+
+
+def test_a_program_without_standard_streams_can_have_a_worker(tmp_path: Path) -> None:
+    """As one with windows only, whose next files get the numbers of the standard streams."""
+    code = WINDOWS_ONLY_PROGRAM.format(told=str(tmp_path / "told"), seconds=SECONDS)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, timeout=2 * SECONDS, check=False).returncode == 0
+    assert (tmp_path / "told").read_text() == "Cleared\n"
+
+
 PARENT = """
 import os, sys, time
-from pathlib import Path
 sys.path[:0] = {paths!r}
 from test_worker_client import FAKE, pids_told, hand_over_job, phantom, segment
-from test_worker_client import FOLLOWUP_GRID, PRIOR_GRID, Segmentation, WorkerClient
-folder = Path({folder!r})
-client = WorkerClient([sys.executable, FAKE, "computes"])
-client.send(hand_over_job(folder, phantom(PRIOR_GRID), Segmentation(PRIOR_GRID, (segment("GTV"),)), [phantom(FOLLOWUP_GRID)]))
-print(*pids_told(client), flush=True)
+from test_worker_client import FOLLOWUP_GRID, PRIOR_GRID, SECONDS, Clear, Segmentation, WorkerClient
+from P2SAMSlicerLib.worker.private_folder import PrivateFolder
+folder = PrivateFolder()
+client = WorkerClient([sys.executable, FAKE, {kind!r}])
+given = Segmentation(PRIOR_GRID, (segment("GTV"),))
+job = hand_over_job(folder.path, phantom(PRIOR_GRID), given, [phantom(FOLLOWUP_GRID)])
+if {kind!r} == "computes":
+    client.send(job)
+    print(*pids_told(client), flush=True)
+else:
+    client.send(Clear())
+    client.wait(SECONDS)
+    print(client._connection._own.pid, flush=True)
 time.sleep(600)
 """
 
 
-def test_the_worker_ends_with_its_parent_however_that_ends(tmp_path: Path) -> None:
-    code = PARENT.format(paths=sys.path, folder=str(tmp_path))
-    environment = {**os.environ, "FAKE_OUT": str(tmp_path / "fake out"), "PYTHONPATH": os.pathsep.join(sys.path)}
+@pytest.mark.parametrize("kind", ["computes", "quick"])
+def test_the_worker_ends_with_its_parent_however_that_ends_and_removes_what_was_handed_over(kind: str, tmp_path: Path) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    code = PARENT.format(paths=sys.path, kind=kind)
+    paths = {"FAKE_OUT": str(tmp_path / "fake out"), "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {**os.environ, **paths, **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(temporary))}
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment)
     with parent:
         assert parent.stdout is not None
-        worker, child = (int(word) for word in parent.stdout.readline().split())
+        worker, *children = (int(word) for word in parent.stdout.readline().split())
+        (folder,) = temporary.iterdir()
+        assert len(list(folder.glob("*.p2sam-volume"))) == 2
         parent.kill()
-    deadline = time.monotonic() + 20.0
+    deadline = time.monotonic() + 30.0
     while alive(worker) and time.monotonic() < deadline:
         time.sleep(0.05)
     try:
         assert not alive(worker)
         assert temporary_files(tmp_path) == []
+        assert list(temporary.iterdir()) == []
     finally:
-        psutil.Process(child).kill()
+        for child in children:
+            psutil.Process(child).kill()
