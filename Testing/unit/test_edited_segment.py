@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from itertools import permutations, product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ STORAGES = [(order, flips) for order in permutations(range(3)) for flips in prod
 CHANGED = {"review_priority", "volume_ml", "volume_change_percent", "centroid_shift_mm", "slices"}
 
 
-def entry_of(**fields: object) -> dict[str, object]:
+def entry_of(**fields: Any) -> dict[str, Any]:
     (entry,) = visit_entry(visit_result(segment_result(segment("GTV"), **fields)))["segments"]
     return dict(entry)
 
