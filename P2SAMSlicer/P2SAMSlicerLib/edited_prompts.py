@@ -75,7 +75,11 @@ class _Seen:
 
 
 def redecode(
-    model: PromptableModel, followup: Volume, slices: Sequence[SliceResult], edits: Sequence[EditedPrompts]
+    model: PromptableModel,
+    followup: Volume,
+    slices: Sequence[SliceResult],
+    edits: Sequence[EditedPrompts],
+    shown: Mapping[SliceKey, BoolArray] | None = None,
 ) -> tuple[SliceResult, ...]:
     """The slices that change when the model is asked with edited prompts.
 
@@ -87,17 +91,20 @@ def redecode(
     :param followup: the CT of the slices.
     :param slices: all slices of the segment as they are now.
     :param edits: of one slice each.
+    :param shown: the segment's contour on the image of slices where it is not the chosen one, because parts were removed or
+        somebody painted (:func:`P2SAMSlicerLib.edited_contour.shown_contours`): it is the present contour then.
     :returns: the edited slices and those beside them that changed, in the order of ``slices``.
     :raises InputError: an edit of a slice that is not there, without anything to find a lesion by, or outside the image; a
         record that does not say how the model saw the slice; a volume of other slices.
     """
-    known = {(each.lesion, each.index): each for each in slices}
+    recorded = {(each.lesion, each.index): each for each in slices}
+    known = {key: _as_shown(each, (shown or {}).get(key)) for key, each in recorded.items()}
     wanted = _checked(edits, known)
     beside = _beside(model, wanted, known)
     seen = _see(model, followup, [known[key] for key in (*wanted, *beside)])
     changed: dict[SliceKey, SliceResult] = {}
     for key, candidate in zip(wanted, _edited_answers(model, wanted, known, seen, followup), strict=True):
-        changed[key] = _with(known[key], candidate)
+        changed[key] = _with(recorded[key], candidate)
     prompts: dict[SliceKey, PromptSet] = {}
     for key, sources in beside.items():
         prompt = _beside_prompt(model, key, sources, wanted, known, changed, followup)
@@ -105,8 +112,8 @@ def redecode(
             prompts[key] = prompt
     for key, answer in zip(prompts, _decode(model, [(seen[key], each) for key, each in prompts.items()]), strict=True):
         candidate = _candidate(BESIDE_EDITED, prompts[key], *answer)
-        changed[key] = _with(known[key], _near_points(candidate, _present(known[key]), _pixel_mm(known[key], followup)))
-    now = {**known, **changed}
+        changed[key] = _with(recorded[key], _near_points(candidate, _present(known[key]), _pixel_mm(known[key], followup)))
+    now = {**recorded, **changed}
     return tuple(_judged(now[key], now, seen[key].hu, followup) for key in known if key in changed)
 
 
@@ -260,6 +267,15 @@ def _edited_answers(
         best = min(answers, key=lambda each: (len(points_not_obeyed(each)), _difference(each.mask, present)))
         result.append(_near_points(best, present, _pixel_mm(known[key], followup)))
     return result
+
+
+def _as_shown(result: SliceResult, shown: BoolArray | None) -> SliceResult:
+    """A slice with what the segment shows as its chosen contour; one that was judged absent stays so."""
+    if shown is None or result.chosen is None:
+        return result
+    candidates = list(result.candidates)
+    candidates[result.chosen] = replace(candidates[result.chosen], mask=shown)
+    return replace(result, candidates=tuple(candidates))
 
 
 def _present(result: SliceResult) -> BoolArray | None:

@@ -347,3 +347,38 @@ def test_an_absent_slice_beside_an_edited_one_is_judged_as_empty() -> None:
     found = {each.index: each.signals[review.NEIGHBOURS] for each in judged_beside(slices, changed)}
     assert found[4] == 1.0
     assert 0.0 < found[2] < 1.0
+
+
+def test_what_was_removed_from_or_painted_into_the_segment_stays_so_away_from_the_points() -> None:
+    volume, slices = followup(), recorded(followup())
+    chosen = slices[1].candidates[0].mask
+    shown = chosen.copy()
+    far = np.s_[:, :20]
+    shown[120:136, 2:18] = True  # painted, far from the point
+    assert not chosen[far].any()
+    model = Asked(("points", "box"))
+    (only,) = redecode(model, volume, slices, [edit(slices[1], [FIRST, RIM])], {(1, 3): shown})
+    assert only.best is not None
+    np.testing.assert_array_equal(only.best.mask[far], shown[far])
+    assert points_not_obeyed(only.best) == ()
+    np.testing.assert_array_equal(only.candidates[0].mask, chosen)  # the record of the run stays as it was
+    # A contour that somebody erased is not there, and an absent one is not made present by what is shown.
+    asked = Asked()
+    redecode(asked, volume, slices, [edit(slices[1])], {(1, 3): np.zeros_like(chosen)})
+    assert asked.prompts[0].mask_logits is None
+    absent = recorded(volume, FIRST, absent=(3,))
+    assert [each.index for each in redecode(Asked(), volume, absent, [edit(absent[0], [RIM])], {(1, 3): shown})] == [2]
+
+
+def test_a_part_that_the_engine_removed_comes_back_less_with_an_edit_elsewhere() -> None:
+    volume, slices = followup(), recorded(followup())
+    shown = slices[1].candidates[0].mask.copy()
+    columns = np.flatnonzero(shown.any(axis=0))
+    shown[:, : columns[0] + 25] = False
+    removed = np.s_[:, : columns[0] + 25]
+    asked = ([edit(slices[1], [FIRST, RIM])], {(1, 3): shown})
+    (with_it,) = redecode(Asked(("points", "box")), volume, slices, *asked)
+    (without,) = redecode(Asked(("points", "box")), volume, slices, asked[0])
+    assert with_it.best is not None
+    assert without.best is not None
+    assert with_it.best.mask[removed].sum() < 0.8 * without.best.mask[removed].sum()

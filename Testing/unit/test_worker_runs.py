@@ -115,6 +115,25 @@ def assert_a_smaller_box_has_the_neighbours_judged_again(
     np.testing.assert_array_equal(np.delete(mask, places, axis=0), np.delete(result.mask, places, axis=0))
 
 
+def assert_what_was_painted_away_from_the_points_stays(
+    client: WorkerClient, folder: Path, result: SegmentResult, edit: EditedPrompts
+) -> None:
+    each = slice_of(result, edit.index)
+    assert edit.box is not None
+    assert each.region is not None
+    assert result.mask is not None
+    beyond = np.array([[edit.box[2] + 6.0, edit.points[0, 1]]], np.float32)
+    wider = replace(edit, points=np.concatenate([edit.points[:1], beyond]), labels=np.array([1, 1]), box=None)
+    painted, z = result.mask.copy(), canonical_index(THICK, each)
+    x, y = (round((edge + 0.06 * each.region.side) / 2.0) for edge in (each.region.left, each.region.top))
+    painted[z, y : y + 3, x : x + 3] = True
+    event = answer(client, update_of(folder, replace(result, mask=painted), THICK, [wider]))
+    assert isinstance(event, Updated), event
+    mask = read_handed_segmentation(event.mask).segments[0].mask
+    assert mask[z, y : y + 3, x : x + 3].all()
+    assert (mask[z] != painted[z]).any()
+
+
 def test_the_recorded_change_of_the_visits_gives_the_signal_of_the_run_again(
     visit: tuple[Volume, Segmentation, Volume],
 ) -> None:
@@ -165,6 +184,7 @@ def test_runs_are_the_engines_own_and_a_second_run_other_parts_and_an_update_enc
         edited = canonical_index(THICK, changed)
         np.testing.assert_array_equal(np.delete(mask, edited, axis=0), np.delete(result.mask, edited, axis=0))
         assert_a_smaller_box_has_the_neighbours_judged_again(client, tmp_path, result, edit)
+        assert_what_was_painted_away_from_the_points_stays(client, tmp_path, result, edit)
         answer(client, Clear())
         again = answer(client, update_of(tmp_path, result, THICK, [edit]))
         assert isinstance(again, Updated)

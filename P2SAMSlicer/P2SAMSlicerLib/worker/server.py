@@ -159,7 +159,7 @@ class Worker:
         self._pipes.tell(Finished(number, tuple(told), result.files, result.warnings, seconds, encoded))
 
     def _update(self, number: int, request: Update) -> None:
-        from P2SAMSlicerLib.edited_contour import apply_to_mask
+        from P2SAMSlicerLib.edited_contour import apply_to_mask, shown_contours
         from P2SAMSlicerLib.edited_prompts import judged_beside, notes_of, redecode
 
         started = time.perf_counter()
@@ -167,8 +167,11 @@ class Worker:
         model, before = self._model_for(request), self._encoded()
         followup = self._volumes.read(request.followup)
         contour = _only_segment(request.mask, followup)
-        changed = redecode(model, followup, request.slices, request.edits)
-        mask = apply_to_mask(contour.segments[0].mask, followup.grid, changed, request.slices)
+        present = contour.segments[0].mask
+        near = {(each.lesion, each.index + step) for each in request.edits for step in (-1, 0, 1)}
+        shown = shown_contours(present, followup.grid, request.slices, near)
+        changed = redecode(model, followup, request.slices, request.edits, shown)
+        mask = apply_to_mask(present, followup.grid, changed, request.slices)
         path = request.out / f"contour_{number}{SEGMENTATION_SUFFIX}"
         _make_folder(request.out)
         hand_over_segmentation(replace(contour, segments=(replace(contour.segments[0], mask=mask),)), path)
