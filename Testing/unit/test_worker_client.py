@@ -162,7 +162,7 @@ def test_cancel_ends_the_whole_tree_at_once_and_leaves_no_half_result(
     assert temporary_files(tmp_path)
     started = time.monotonic()
     client.cancel()
-    assert time.monotonic() - started < 5.0
+    assert time.monotonic() - started < 15.0
     assert not any(alive(pid) for pid in pids)
     assert not client.running
     assert client.pending == ()
@@ -382,7 +382,7 @@ def test_a_request_of_ten_megabytes_with_any_alphabet_is_understood(start: Start
     client = start("quick")
     started = time.monotonic()
     client.send(request_of(segments=("ü\u2028名" * 1_700_000,)))
-    assert time.monotonic() - started < 5.0
+    assert time.monotonic() - started < 15.0
     (refused,) = [each for each in client.wait(SECONDS) if isinstance(each, Refused)]
     assert "no segment named 'ü 名ü 名" in refused.message
     assert len(refused.message) <= 2000
