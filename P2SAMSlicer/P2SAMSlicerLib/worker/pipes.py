@@ -17,6 +17,8 @@ from P2SAMSlicerLib.worker.private_folder import remove_abandoned
 
 #: How long a computation may take to notice that nobody waits for it any more, in seconds.
 ALONE_SECONDS = 3.0
+#: How long it may take from an answer to the wait for the next request, in seconds: a caller may leave as soon as it has one.
+MOMENT_SECONDS = 0.5
 
 
 class Pipes:
@@ -35,7 +37,8 @@ class Pipes:
         except (OSError, AttributeError) as error:  # closed; Python has no object for it then
             raise InputError("the worker is for programs: it needs their pipes as standard input and output") from error
         self._lock = threading.Lock()
-        self._busy = False
+        self._idle = threading.Event()
+        self._idle.set()
         #: Whether the caller is gone: it has closed its end, or has ended.
         self.alone = False
         nothing = os.open(os.devnull, os.O_RDONLY)
@@ -49,14 +52,18 @@ class Pipes:
 
     def next_line(self) -> bytes | None:
         """The next request's line, when it has come; None when there will be no more, or nobody to hear the answer."""
-        self._busy = False
+        self._idle.set()
         # In steps: a wait without an end would keep Windows from delivering Ctrl-C.
         while True:
             with suppress(queue.Empty):
                 line = self._lines.get(timeout=1.0)
-                self._busy = line is not None
+                if line is not None:
+                    self._idle.clear()
                 # Asked after that is said, so that one of the two threads notices whenever the caller goes.
-                return None if self.alone else line
+                if self.alone:
+                    self._idle.set()
+                    return None
+                return line
 
     def tell(self, event: Event) -> None:
         """Write an event; whoever is gone does not hear it."""
@@ -71,7 +78,7 @@ class Pipes:
                 self._lines.put(line)
         self.alone = True
         self._lines.put(None)
-        if self._busy:
+        if not self._idle.wait(MOMENT_SECONDS):
             self._leave()
 
     @staticmethod
