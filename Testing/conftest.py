@@ -35,6 +35,7 @@ LONGEST = (
     "test_propagation_geometry.py",
     "test_prompt_update.py",
     "test_worker_runs.py",
+    "test_worker_streams.py",
     "test_propagation.py",
     "test_module_review.py",
     "test_module_strictness.py",

@@ -54,12 +54,14 @@ class LesionSlice:
     :param candidates: with masks on the region of interest.
     :param chosen: index into ``candidates``, or None where the lesion is absent.
     :param signals: independent signals for the review priority.
+    :param change: of the visits, as :func:`P2SAMSlicerLib.review.change_to_record` has it; None if they were not compared.
     """
 
     index: int
     candidates: tuple[Candidate, ...]
     chosen: int | None
     signals: dict[str, float]
+    change: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)
@@ -296,7 +298,7 @@ def _slices(
     result = []
     for row, index in enumerate(views.indices):
         neighbours = [masks[other] for other in (row - 1, row + 1) if 0 <= other < len(masks)]
-        best = chosen[row]
+        best, change = chosen[row], None if views.changes is None else views.changes[row]
         signals = review.slice_signals(
             masks[row],
             [s.proposal for s in scored[row]],
@@ -304,9 +306,10 @@ def _slices(
             views.slices[row].distance_mm >= 0,
             views.hu[row],
             views.region.pixel_mm,
-            None if views.changes is None else views.changes[row],
+            change,
         )
-        result.append(LesionSlice(index, tuple(_candidate(s) for s in scored[row]), best, signals))
+        recorded = None if change is None else review.change_to_record(change)
+        result.append(LesionSlice(index, tuple(_candidate(s) for s in scored[row]), best, signals, recorded))
     return tuple(result)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from P2SAMSlicerLib.edited_prompts import SliceKey
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.expected import signed_pixels_mm
 from P2SAMSlicerLib.geometry import Grid
@@ -21,8 +22,8 @@ FAR_MM = 1000.0
 def apply_to_mask(mask: BoolArray, grid: Grid, changed: Sequence[SliceResult], slices: Sequence[SliceResult]) -> BoolArray:
     """A segment's contour with the chosen contours of changed slices.
 
-    On such a slice all that lies within its window and is nearer to its lesion than to another one of the segment is replaced,
-    also what a person painted there. Everything else stays as it is, to the voxel.
+    On such a slice all that lies within its window and is nearer to its lesion than to another one of the segment is replaced.
+    Everything else stays as it is, to the voxel.
 
     :param mask: the segment's present contour on the follow-up's stored grid.
     :param grid: that grid.
@@ -48,6 +49,45 @@ def apply_to_mask(mask: BoolArray, grid: Grid, changed: Sequence[SliceResult], s
         plane[replaced] = False
         plane |= new > 0
     return orientation.to_stored(result)
+
+
+def shown_contours(
+    mask: BoolArray, grid: Grid, slices: Sequence[SliceResult], wanted: Collection[SliceKey]
+) -> dict[SliceKey, BoolArray]:
+    """What a segment shows on slices whose chosen contour it is not, because the engine removed parts or somebody painted.
+
+    :param mask: the segment's present contour on the follow-up's stored grid.
+    :param slices: all slices of the segment.
+    :param wanted: lesion and stored number of the slices to look at.
+    :returns: masks on the slices' images; slices that show their chosen contour to the voxel are left out.
+    """
+    orientation, working = working_grid(grid)
+    canonical = orientation.canonical_view(mask)
+    result = {}
+    for each in slices:
+        if (each.lesion, each.index) not in wanted or not each.candidates:
+            continue
+        own, plane = _distance_mm(each, working), canonical[canonical_index(grid, each)]
+        differs = (plane != (own > 0)) & _within_window(each, working)
+        for other in slices:
+            if other.index == each.index and other.lesion != each.lesion:
+                differs &= own >= _distance_mm(other, working)
+        if differs.any():
+            chosen = np.zeros_like(each.candidates[0].mask) if each.best is None else each.best.mask
+            seen, there = (_nearest(part, each, working) for part in (differs, plane))
+            result[each.lesion, each.index] = np.where(seen, there, chosen)
+    return result
+
+
+def _nearest(plane: BoolArray, result: SliceResult, working: Grid) -> BoolArray:
+    """A slice's voxels on its image, each pixel with the nearest voxel's value."""
+    if result.region is None:
+        return np.array(plane)
+    region, (_, ny, nx) = result.region, working.shape
+    middles = (np.arange(region.pixels) + 0.5) * region.pixel_mm
+    rows = np.clip(np.rint((region.top + middles) / working.spacing[1]), 0, ny - 1).astype(int)
+    columns = np.clip(np.rint((region.left + middles) / working.spacing[0]), 0, nx - 1).astype(int)
+    return np.array(plane[rows[:, None], columns[None]])
 
 
 def _distance_mm(result: SliceResult, working: Grid) -> NDArray[np.float32]:

@@ -75,28 +75,36 @@ class _Seen:
 
 
 def redecode(
-    model: PromptableModel, followup: Volume, slices: Sequence[SliceResult], edits: Sequence[EditedPrompts]
+    model: PromptableModel,
+    followup: Volume,
+    slices: Sequence[SliceResult],
+    edits: Sequence[EditedPrompts],
+    shown: Mapping[SliceKey, BoolArray] | None = None,
 ) -> tuple[SliceResult, ...]:
     """The slices that change when the model is asked with edited prompts.
 
     The new answer is added to a slice's candidates, in the place of an earlier one of its kind, and chosen. Signals and
-    priority are those of the new contour, except how much the visits differ along it: the prior is not here, so that stays.
+    priority are those of the new contour; only how much the visits differ along it stays where the record does not keep what
+    changed between them.
 
     :param model: the one that made the slices, usually; one that remembers what it encoded saves most of the time.
     :param followup: the CT of the slices.
     :param slices: all slices of the segment as they are now.
     :param edits: of one slice each.
+    :param shown: the segment's contour on the image of slices where it is not the chosen one, because parts were removed or
+        somebody painted (:func:`P2SAMSlicerLib.edited_contour.shown_contours`): it is the present contour then.
     :returns: the edited slices and those beside them that changed, in the order of ``slices``.
     :raises InputError: an edit of a slice that is not there, without anything to find a lesion by, or outside the image; a
         record that does not say how the model saw the slice; a volume of other slices.
     """
-    known = {(each.lesion, each.index): each for each in slices}
+    recorded = {(each.lesion, each.index): each for each in slices}
+    known = {key: _as_shown(each, (shown or {}).get(key)) for key, each in recorded.items()}
     wanted = _checked(edits, known)
     beside = _beside(model, wanted, known)
     seen = _see(model, followup, [known[key] for key in (*wanted, *beside)])
     changed: dict[SliceKey, SliceResult] = {}
     for key, candidate in zip(wanted, _edited_answers(model, wanted, known, seen, followup), strict=True):
-        changed[key] = _with(known[key], candidate)
+        changed[key] = _with(recorded[key], candidate)
     prompts: dict[SliceKey, PromptSet] = {}
     for key, sources in beside.items():
         prompt = _beside_prompt(model, key, sources, wanted, known, changed, followup)
@@ -104,9 +112,30 @@ def redecode(
             prompts[key] = prompt
     for key, answer in zip(prompts, _decode(model, [(seen[key], each) for key, each in prompts.items()]), strict=True):
         candidate = _candidate(BESIDE_EDITED, prompts[key], *answer)
-        changed[key] = _with(known[key], _near_points(candidate, _present(known[key]), _pixel_mm(known[key], followup)))
-    now = {**known, **changed}
+        changed[key] = _with(recorded[key], _near_points(candidate, _present(known[key]), _pixel_mm(known[key], followup)))
+    now = {**recorded, **changed}
     return tuple(_judged(now[key], now, seen[key].hu, followup) for key in known if key in changed)
+
+
+def judged_beside(slices: Sequence[SliceResult], changed: Sequence[SliceResult]) -> tuple[SliceResult, ...]:
+    """The slices beside changed ones whose contour stays, and whose review changes with their neighbour's.
+
+    :param slices: all slices of the segment as they were before.
+    :param changed: what :func:`redecode` gave.
+    :returns: those whose signal did change, in the order of ``slices``.
+    """
+    now = {(each.lesion, each.index): each for each in (*slices, *changed)}
+    done = {(each.lesion, each.index) for each in changed}
+    beside = {(lesion, index + step) for lesion, index in done for step in (-1, 1)} - done
+    result = []
+    for key, each in now.items():
+        if key not in beside or review.NEIGHBOURS not in each.signals or not each.candidates:
+            continue
+        own = np.zeros_like(each.candidates[0].mask) if each.best is None else each.best.mask
+        signals = {**each.signals, review.NEIGHBOURS: review.differs_from(own, _masks_beside(each, now))}
+        if signals != each.signals:
+            result.append(replace(each, signals=signals, review_priority=_priority(signals)))
+    return tuple(result)
 
 
 def points_not_obeyed(candidate: Candidate) -> tuple[int, ...]:
@@ -238,6 +267,15 @@ def _edited_answers(
         best = min(answers, key=lambda each: (len(points_not_obeyed(each)), _difference(each.mask, present)))
         result.append(_near_points(best, present, _pixel_mm(known[key], followup)))
     return result
+
+
+def _as_shown(result: SliceResult, shown: BoolArray | None) -> SliceResult:
+    """A slice with what the segment shows as its chosen contour; one that was judged absent stays so."""
+    if shown is None or result.chosen is None:
+        return result
+    candidates = list(result.candidates)
+    candidates[result.chosen] = replace(candidates[result.chosen], mask=shown)
+    return replace(result, candidates=tuple(candidates))
 
 
 def _present(result: SliceResult) -> BoolArray | None:
@@ -376,17 +414,28 @@ def _judged(result: SliceResult, now: Mapping[SliceKey, SliceResult], hu: NDArra
     if registered is None:
         signals = {LOW_IOU: float(np.clip(1.0 - best.predicted_iou, 0.0, 1.0))}
     else:
-        beside = [now.get((result.lesion, result.index + step)) for step in (-1, 1)]
-        masks = [np.zeros_like(best.mask) if each.best is None else each.best.mask for each in beside if each is not None]
+        masks = _masks_beside(result, now)
         proposals = [_proposal(each) for each in result.candidates if each.origin not in (EDITED, BESIDE_EDITED)]
-        signals = review.slice_signals(best.mask, proposals, masks, registered, hu, _pixel_mm(result, followup))
-        if review.VISITS_DIFFER in result.signals:
+        change = None if result.change is None else review.recorded_change(result.change, best.mask.shape)
+        signals = review.slice_signals(best.mask, proposals, masks, registered, hu, _pixel_mm(result, followup), change)
+        if change is None and review.VISITS_DIFFER in result.signals:
             signals[review.VISITS_DIFFER] = result.signals[review.VISITS_DIFFER]
-    priority = review.priority(signals)
     if best.origin == EDITED and len(best.labels):
         signals[NOT_OBEYED] = len(points_not_obeyed(best)) / len(best.labels)
-        priority = 1.0 if signals[NOT_OBEYED] else priority
-    return replace(result, signals=signals, review_priority=priority)
+    return replace(result, signals=signals, review_priority=_priority(signals))
+
+
+def _priority(signals: Mapping[str, float]) -> float:
+    """The priority of a slice that a person may have edited: what the model does not follow comes first."""
+    usual = review.priority({name: value for name, value in signals.items() if name != NOT_OBEYED})
+    return 1.0 if signals.get(NOT_OBEYED) else usual
+
+
+def _masks_beside(result: SliceResult, now: Mapping[SliceKey, SliceResult]) -> list[BoolArray]:
+    """The chosen contours on the slices before and after, of the same lesion."""
+    beside = [now.get((result.lesion, result.index + step)) for step in (-1, 1)]
+    empty = np.zeros_like(result.candidates[0].mask)
+    return [empty if each.best is None else each.best.mask for each in beside if each is not None]
 
 
 def _proposal(candidate: Candidate) -> Proposal:

@@ -7,6 +7,7 @@ version while pip runs, so that pip would rather fail than replace a package tha
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -20,6 +21,12 @@ REQUIREMENTS = "requirements.txt"
 PYTORCH = ("torch", "torchvision")
 #: Slicer has its own builds of these, some without the records that pip looks for: imported or absent, never installed.
 SLICERS_OWN = ("SimpleITK",)
+#: A version that pip understands (PEP 440); what reads versions properly is itself one of the packages that may be missing.
+_VERSION = re.compile(
+    r"v?(\d+!)?\d+(\.\d+)*([-_.]?(a|b|c|rc|alpha|beta|pre|preview)[-_.]?\d*)?(-\d+|[-_.]?(post|rev|r)[-_.]?\d*)?"
+    r"([-_.]?dev[-_.]?\d*)?(\+[a-z0-9]+([-_.][a-z0-9]+)*)?",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -75,15 +82,16 @@ def pip_arguments(requirements: Sequence[str], pins: Path, bundle: Path | None =
 def pin_installed(file: Path) -> None:
     """Write every installed package with its version as a constraint for pip.
 
-    A package of which there are several versions on the path is pinned to the one that is imported (the first).
+    A package of which there are several versions on the path is pinned to the one that is imported (the first). One whose
+    version pip cannot read is left out: pip would refuse the whole list, and cannot tell what to replace it with either.
 
     :raises OutputError: the file cannot be written.
     """
     pinned: dict[str, str] = {}
     for distribution in metadata.distributions():
         name, version = distribution.metadata["Name"], distribution.version
-        if name and version:
-            pinned.setdefault(name.lower().replace("_", "-"), f"{name}=={version}")
+        if name and version and _VERSION.fullmatch(version):
+            pinned.setdefault(re.sub("[-_.]+", "-", name).lower(), f"{name}=={version}")
     try:
         file.write_text("\n".join(sorted(pinned.values())) + "\n", encoding="utf-8")
     except OSError as error:

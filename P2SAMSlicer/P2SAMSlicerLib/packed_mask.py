@@ -1,4 +1,4 @@
-"""Masks as plain values for JSON, and back: packed bits of the part that is not empty, compressed, in base64."""
+"""Masks and planes of levels as plain values for JSON, and back: compressed, in base64; of a mask its packed bits."""
 
 from __future__ import annotations
 
@@ -34,14 +34,35 @@ def unpacked(entry: Mapping[str, Any], axes: int, most: int) -> BoolArray:
     count = math.prod(shape)
     if len(shape) != axes or min(shape) < 1 or count > most:
         raise ValueError("shape")
-    size = (count + 7) // 8
-    reader = zlib.decompressobj()
-    content = reader.decompress(base64.b64decode(entry["bits"], validate=True), size)
-    bits: NDArray[np.uint8] = np.frombuffer(content, dtype=np.uint8)
-    if len(bits) != size or reader.unconsumed_tail:
-        raise ValueError("bits")
+    bits = _decompressed(entry["bits"], (count + 7) // 8)
     mask: BoolArray = np.unpackbits(bits, count=count).reshape(shape).view(np.bool_)
     return mask
+
+
+def packed_levels(levels: NDArray[np.uint8]) -> dict[str, Any]:
+    """A plane ``(y, x)`` of levels."""
+    content = zlib.compress(levels.tobytes(), COMPRESSION_LEVEL)
+    return {"shape": [int(n) for n in levels.shape], "levels": base64.b64encode(content).decode("ascii")}
+
+
+def unpacked_levels(entry: Mapping[str, Any], most: int) -> NDArray[np.uint8]:
+    """The plane that :func:`packed_levels` wrote.
+
+    :raises ValueError: see :func:`unpacked`.
+    """
+    height, width = (int(n) for n in entry["shape"])
+    if min(height, width) < 1 or height * width > most:
+        raise ValueError("shape")
+    return _decompressed(entry["levels"], height * width).reshape(height, width)
+
+
+def _decompressed(text: str, size: int) -> NDArray[np.uint8]:
+    """So many bytes, and no more are ever made."""
+    reader = zlib.decompressobj()
+    content: NDArray[np.uint8] = np.frombuffer(reader.decompress(base64.b64decode(text, validate=True), size), dtype=np.uint8)
+    if len(content) != size or reader.unconsumed_tail:
+        raise ValueError("bits")
+    return content
 
 
 def packed_volume(mask: BoolArray) -> dict[str, Any]:

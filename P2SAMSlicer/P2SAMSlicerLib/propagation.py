@@ -308,12 +308,11 @@ def _result(
     contoured = outcome in (Outcome.FOUND, Outcome.FLAGGED)
     slices = tuple(_slice(case, lesion, each) for lesion in carried.lesions for each in lesion.slices)
     lost = [share for share in (lost_together, *(piece.lost_share for piece in carried.pieces)) if share is not None]
-    priorities = [s.review_priority for s in slices if s.chosen is not None or s.review_priority > 0]
     return SegmentResult(
         source=segment,
         outcome=outcome,
         reasons=why,
-        review_priority=_segment_priority(priorities, outcome, why),
+        review_priority=review.priority_of_segment(slices, outcome, why),
         mask=orientation.to_stored(mask) if contoured else None,
         registered_mask=orientation.to_stored(registered),
         prior_volume_ml=prior_ml,
@@ -325,13 +324,6 @@ def _result(
         registration=near.as_dict(),
         lost_tissue_share=max(lost, default=None),
     )
-
-
-def _segment_priority(priorities: Sequence[float], outcome: Outcome, reasons: Sequence[str]) -> float:
-    """One figure 0..1. An organ has no slices to judge; it must not hide the tumours unless something speaks against it."""
-    if outcome is Outcome.REGISTRATION_ONLY and not reasons:
-        return review.UNJUDGED
-    return review.segment_priority(priorities, flagged=outcome is not Outcome.FOUND)
 
 
 def _slice(case: VisitPair, lesion: CarriedLesion, found: LesionSlice) -> SliceResult:
@@ -348,6 +340,7 @@ def _slice(case: VisitPair, lesion: CarriedLesion, found: LesionSlice) -> SliceR
         lesion=lesion.number,
         region=lesion.region,
         greys=lesion.greys,
+        change=found.change,
     )
 
 

@@ -97,6 +97,8 @@ class SliceResult:
     :param region: where the candidates' masks lie, in the plane of the follow-up's slices in canonical order (see
         :mod:`P2SAMSlicerLib.orientation`); None if they lie on the whole slice.
     :param greys: how the slice's HU became the image that the model saw; None in records of versions that did not keep it.
+    :param change: of the visits on ``region``, for a review of another contour; see
+        :func:`P2SAMSlicerLib.review.recorded_change`. None if they were not compared, and in records that did not keep it.
     """
 
     index: int
@@ -108,6 +110,7 @@ class SliceResult:
     lesion: int = 1
     region: Region | None = None
     greys: GreyScale | None = None
+    change: NDArray[np.uint8] | None = None
 
     @property
     def best(self) -> Candidate | None:

@@ -318,11 +318,11 @@ def _segment_entry(result: SegmentResult) -> dict[str, Any]:
         "lost_tissue_share": result.lost_tissue_share,
         "removals": list(result.removals),
         "registration": dict(result.registration),
-        "slices": [_slice_entry(each) for each in result.slices],
+        "slices": [slice_entry(each) for each in result.slices],
     }
 
 
-def _slice_entry(result: SliceResult) -> dict[str, Any]:
+def slice_entry(result: SliceResult) -> dict[str, Any]:
     """One slice in the summary: the chosen candidate, and what else was considered."""
     entry = {**_slice_row(result), "signals": dict(result.signals)}
     entry["candidates"] = [_candidate_entry(candidate) for candidate in result.candidates]

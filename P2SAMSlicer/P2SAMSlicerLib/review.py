@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from P2SAMSlicerLib.candidates import EXPECTED_MASK, Proposal
 from P2SAMSlicerLib.expected import signed_pixels_mm
-from P2SAMSlicerLib.result import SliceResult
+from P2SAMSlicerLib.result import Outcome, SliceResult
 from P2SAMSlicerLib.volume import BoolArray
 
 #: Name of the signal that says how much the chosen contour differs from the model's answers to boxes.
@@ -29,12 +29,17 @@ VISITS_DIFFER = "the visits differ along the border"
 OWN_DOUBT = "the model doubts its answer"
 OWN_DOUBT_WEIGHT = 0.5
 LARGE_DOUBT = 0.5
+#: Name of the signal that says how much the chosen contour differs from those on the slices beside it.
+NEIGHBOURS = "differs from neighbouring slices"
 #: HU step across the border (3 mm inside against 3 mm outside) that counts as sharp; muscle against fat is about 150.
 SHARP_HU = 100.0
 #: The border, as a band to either side of it in mm, along which differences between the visits count.
 BORDER_MM = 4.0
 #: Change of the visits (as a multiple of what is usual) that is as doubtful as can be.
 LARGE_CHANGE = 3.0
+#: The change is recorded for a review later on in cells of so many pixels a side, and in so many levels up to a large one: it
+#: was smoothed before, and what counts of it is a mean.
+RECORDED_PIXELS, RECORDED_LEVELS = 4, 31
 #: A lesion as wide as this on a slice (side of a square of its area, in mm) is not small there.
 NOT_SMALL_MM = 40.0
 #: Priority of a segment whose slices are not judged, because no model was asked for it.
@@ -69,10 +74,9 @@ def slice_signals(
     if not chosen.any() and not registered.any():
         return {DISAGREEMENT: 0.0}  # nothing was expected there, and nothing is drawn
     disagreement = float(np.mean([_difference(chosen, other) for other in others])) if others else 1.0
-    along = [_difference(chosen, other) for other in neighbours]
     signals = {
         DISAGREEMENT: min(1.0, 2.0 * disagreement),
-        "differs from neighbouring slices": max(along) if along else 0.0,
+        NEIGHBOURS: differs_from(chosen, neighbours),
         "differs from the registered contour": _difference(chosen, registered),
         "blurred border": 1.0 - min(1.0, _border_step(chosen, hu, pixel_mm) / SHARP_HU),
         "small on this slice": 1.0 - min(1.0, np.count_nonzero(chosen) ** 0.5 * pixel_mm / NOT_SMALL_MM),
@@ -81,6 +85,37 @@ def slice_signals(
     if change is not None:
         signals[VISITS_DIFFER] = _change_along(chosen if chosen.any() else registered, change, pixel_mm)
     return {name: float(np.clip(value, 0.0, 1.0)) for name, value in signals.items()}
+
+
+def differs_from(chosen: BoolArray, neighbours: Sequence[BoolArray]) -> float:
+    """How much a slice's contour differs from those on the slices beside it, 0 to 1."""
+    return max((_difference(chosen, other) for other in neighbours), default=0.0)
+
+
+def change_to_record(change: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Strength of the change between the visits on a region, as coarse as a later review needs it.
+
+    :param change: see :func:`slice_signals`.
+    """
+    height, width = (-(-length // RECORDED_PIXELS) for length in change.shape)
+    padded = np.pad(
+        change, ((0, height * RECORDED_PIXELS - change.shape[0]), (0, width * RECORDED_PIXELS - change.shape[1])), mode="edge"
+    )
+    share = np.clip(padded / LARGE_CHANGE, 0.0, 1.0).reshape(height, RECORDED_PIXELS, width, RECORDED_PIXELS)
+    levels: NDArray[np.uint8] = np.rint(share.mean(axis=(1, 3)) * RECORDED_LEVELS).astype(np.uint8)
+    return levels
+
+
+def recorded_change(levels: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """The change that :func:`change_to_record` recorded, on a region of this shape.
+
+    :raises ValueError: it was recorded on another one.
+    """
+    if levels.shape != tuple(-(-length // RECORDED_PIXELS) for length in shape):
+        raise ValueError(f"a change recorded in {levels.shape} cells is none of {shape} pixels")
+    change = levels.astype(np.float32) * np.float32(LARGE_CHANGE / RECORDED_LEVELS)
+    fine: NDArray[np.float32] = change.repeat(RECORDED_PIXELS, axis=0).repeat(RECORDED_PIXELS, axis=1)
+    return fine[: shape[0], : shape[1]]
 
 
 def _own_doubt(proposals: Sequence[Proposal]) -> dict[str, float]:
@@ -111,6 +146,17 @@ def segment_priority(slices: Sequence[float], flagged: bool) -> float:
     worst = sorted(slices, reverse=True)[: max(1, round(WORST_SHARE * len(slices)))]
     value = float(np.mean(worst))
     return max(value, 0.5) if flagged else value
+
+
+def priority_of_segment(slices: Sequence[SliceResult], outcome: Outcome, reasons: Sequence[str]) -> float:
+    """One figure 0..1 for a segment by its slices, of which those count that were contoured or on which it was expected.
+
+    An organ has no slices to judge; it must not hide the tumours unless something speaks against it.
+    """
+    if outcome is Outcome.REGISTRATION_ONLY and not reasons:
+        return UNJUDGED
+    priorities = [each.review_priority for each in slices if each.chosen is not None or each.review_priority > 0]
+    return segment_priority(priorities, flagged=outcome is not Outcome.FOUND)
 
 
 def must_be_seen(slices: Sequence[SliceResult]) -> list[int]:

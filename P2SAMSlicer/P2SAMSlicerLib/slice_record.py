@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import binascii
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.intensity import GreyScale, Window
-from P2SAMSlicerLib.packed_mask import packed, unpacked
+from P2SAMSlicerLib.packed_mask import packed, packed_levels, unpacked, unpacked_levels
 from P2SAMSlicerLib.region import Region
 from P2SAMSlicerLib.result import Candidate, SliceResult
+from P2SAMSlicerLib.review import recorded_change
 
 #: A mask with more pixels than this is no slice: a damaged or hostile record must not fill the memory.
 MOST_PIXELS = 4096 * 4096
@@ -31,6 +33,7 @@ def slice_to_plain(result: SliceResult) -> dict[str, Any]:
         "lesion": int(result.lesion),
         "region": None if result.region is None else asdict(result.region),
         "greys": None if result.greys is None else _greys_to_plain(result.greys),
+        "change": None if result.change is None else packed_levels(result.change),
         "candidates": [_candidate_to_plain(each) for each in result.candidates],
     }
 
@@ -42,11 +45,13 @@ def slice_from_plain(entry: Mapping[str, Any]) -> SliceResult:
     """
     try:
         region = entry["region"]
-        greys = entry.get("greys")  # earlier records do not have it
+        greys, change = entry.get("greys"), entry.get("change")  # earlier records do not have them
         candidates = tuple(_candidate_from_plain(each) for each in entry["candidates"])
         chosen = entry["chosen"]
         if chosen is not None and not 0 <= int(chosen) < len(candidates):
             raise ValueError("no such candidate")
+        changed = None if change is None else unpacked_levels(change, MOST_PIXELS)
+        _check_sizes(candidates, changed)
         return SliceResult(
             index=int(entry["index"]),
             position_mm=float(entry["position_mm"]),
@@ -57,9 +62,18 @@ def slice_from_plain(entry: Mapping[str, Any]) -> SliceResult:
             lesion=int(entry["lesion"]),
             region=None if region is None else Region(**region),
             greys=None if greys is None else GreyScale(Window(greys["low"], greys["high"]), float(greys["offset_hu"])),
+            change=changed,
         )
     except (KeyError, TypeError, ValueError, AttributeError, zlib.error, binascii.Error) as error:
         raise InputError(f"the record of a slice cannot be read ({type(error).__name__})") from error
+
+
+def _check_sizes(candidates: Sequence[Candidate], change: NDArray[np.uint8] | None) -> None:
+    """:raises ValueError: what lies on one slice is not of one size."""
+    if any(each.mask.shape != candidates[0].mask.shape for each in candidates):
+        raise ValueError("masks")
+    if candidates and change is not None:
+        recorded_change(change, candidates[0].mask.shape)
 
 
 def _greys_to_plain(greys: GreyScale) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -59,6 +60,11 @@ class Unusual:
             os.kill(os.getpid(), signal.SIGKILL)
         elif kind == "memory":
             raise MemoryError
+        elif kind == "no more memory in compiled code":
+            print("terminate called after throwing an instance of 'std::bad_alloc'", file=sys.stderr, flush=True)
+            os.abort()
+        elif kind == "crashes":
+            ctypes.string_at(0)
         elif kind == "device memory":
             raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
         elif kind == "fails":
@@ -78,7 +84,7 @@ def main(kind: str) -> int:
     if kind == "silent":
         time.sleep(600)
     elif kind == "garbage":
-        print("hello\n" * 3, flush=True)
+        print('{"hello"\n' * 3, flush=True)
         time.sleep(600)
     elif kind == "ends":
         print("no module named torch", file=sys.stderr)
@@ -93,6 +99,10 @@ def main(kind: str) -> int:
         time.sleep(600)
     elif kind == "launcher":
         return subprocess.call([sys.executable, __file__, "computes"])
+    elif kind == "launcher of one that is killed":
+        return 1 if subprocess.call([sys.executable, __file__, "killed"]) else 0
+    elif kind == "printed at the start":
+        print("QFontDatabase: no fonts\n" * 1000, flush=True)
     from P2SAMSlicerLib import models
     from P2SAMSlicerLib.cli import main as command_line
     from stub_model import BrightnessModel

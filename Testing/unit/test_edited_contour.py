@@ -7,7 +7,7 @@ from itertools import permutations, product
 
 import numpy as np
 import pytest
-from P2SAMSlicerLib.edited_contour import apply_to_mask
+from P2SAMSlicerLib.edited_contour import apply_to_mask, shown_contours
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.result import SliceResult
 from P2SAMSlicerLib.slice_plane import working_grid
@@ -79,3 +79,52 @@ def test_a_whole_slice_is_replaced_voxel_by_voxel() -> None:
 def test_a_contour_on_another_grid_is_refused() -> None:
     with pytest.raises(InputError, match="not on the follow-up's grid"):
         apply_to_mask(np.zeros((3, 3, 3), bool), GRID, recorded(followup()), recorded(followup()))
+
+
+def test_what_a_segment_shows_is_its_chosen_contour_but_for_what_was_removed_or_painted() -> None:
+    volume = followup()
+    slices, mask = recorded(volume), present_mask()
+    placed = apply_to_mask(mask, GRID, slices, slices)
+    assert shown_contours(placed, GRID, slices, {(1, 2), (1, 3), (1, 4)}) == {}
+    painted = placed.copy()
+    painted[3, 25:36, 10:14] = True  # beside the lesion
+    painted[3, :, 27:] = False  # a part of it
+    painted[4, 30, 40] = True
+    shown = shown_contours(painted, GRID, slices, {(1, 3)})
+    assert set(shown) == {(1, 3)}
+    again = apply_to_mask(placed, GRID, [drawn_as(slices[1], shown[1, 3])], slices)
+    np.testing.assert_array_equal(again[3], painted[3])
+    far = slices[1].candidates[0].mask & shown[1, 3]
+    assert far.sum() > 0.5 * slices[1].candidates[0].mask.sum()
+
+
+def drawn_as(each: SliceResult, mask: BoolArray) -> SliceResult:
+    return replace(each, candidates=(replace(each.candidates[0], mask=mask),), chosen=0)
+
+
+def test_all_48_storages_show_the_same() -> None:
+    painted = present_mask()
+    painted[3, 25:36, 10:14] = True
+    expected = shown_contours(painted, GRID, recorded(followup()), {(1, 3)})[1, 3]
+    for order, flips in STORAGES:
+        other = in_storage(followup(), order, flips)
+        slices = recorded(other)
+        stored = stored_array(painted, order, flips).astype(bool)
+        found = shown_contours(stored, other.grid, slices, {(1, slices[1].index)})
+        np.testing.assert_array_equal(found[1, slices[1].index], expected)
+
+
+def test_what_was_painted_at_one_lesion_is_not_shown_at_another() -> None:
+    slices, mask = recorded(followup(FIRST, SECOND), FIRST, SECOND), present_mask(FIRST, SECOND)
+    placed = apply_to_mask(mask, GRID, slices, slices)
+    placed[3, 28:32, 53:56] = True
+    keys = {(lesion, 3) for lesion in (1, 2)}
+    assert set(shown_contours(placed, GRID, slices, keys)) == {(2, 3)}
+
+
+def test_a_whole_slice_shows_its_voxels() -> None:
+    slices, mask = recorded(followup(), whole=True), present_mask()
+    mask[3, 5, 5] = True
+    np.testing.assert_array_equal(shown_contours(mask, GRID, slices, {(1, 3)})[1, 3], mask[3])
+    gone = [replace(each, chosen=None) for each in slices]
+    np.testing.assert_array_equal(shown_contours(mask, GRID, gone, {(1, 3)})[1, 3], mask[3])

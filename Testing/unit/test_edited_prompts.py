@@ -15,6 +15,7 @@ from P2SAMSlicerLib.edited_prompts import (
     EDITED,
     NOT_OBEYED,
     EditedPrompts,
+    judged_beside,
     notes_of,
     points_not_obeyed,
     redecode,
@@ -286,3 +287,98 @@ def test_no_edit_two_edits_of_a_slice_and_records_without_greys_are_refused() ->
     old = [replace(each, greys=None) for each in slices]
     with pytest.raises(InputError, match="carry the contours again"):
         redecode(Asked(), volume, old, [edit(old[1])])
+
+
+def signalled(each: SliceResult, **signals: float) -> SliceResult:
+    return replace(each, signals={review.NEIGHBOURS: 0.0, "blurred border": 0.4, **signals}, review_priority=0.2)
+
+
+def test_how_much_the_visits_differ_is_told_along_the_new_contour_and_not_the_old_one() -> None:
+    volume, slices = followup(), recorded(followup())
+    region = slices[1].region
+    assert region is not None
+    rows, columns = np.indices(slices[1].candidates[0].mask.shape)
+    x, y = pixel(slices[1], *FIRST)
+    apart_mm = np.hypot(columns - x, rows - y) * region.pixel_mm
+    change = np.where(apart_mm < 1.5 * (RADIUS + 1.0), 0.0, 6.0).astype(np.float32)  # all around the lesion as it is now
+    kept = replace(slices[1], change=review.change_to_record(change), signals={review.VISITS_DIFFER: 0.0})
+    (only,) = redecode(Asked(("points", "box")), volume, [slices[0], kept, slices[2]], [edit(kept, [FIRST, RIM])])
+    assert only.best is not None
+    exact = review.slice_signals(only.best.mask, [], [], only.best.mask, change, region.pixel_mm, change)[review.VISITS_DIFFER]
+    assert exact > 0.15
+    assert only.signals[review.VISITS_DIFFER] == pytest.approx(exact, abs=0.03)
+    np.testing.assert_array_equal(only.change, kept.change)  # for the next edit
+    # A record that does not keep it: the old figure, rather than none.
+    old = replace(slices[1], signals={review.VISITS_DIFFER: 0.625})
+    (only,) = redecode(Asked(("points", "box")), volume, [slices[0], old, slices[2]], [edit(old, [FIRST, RIM])])
+    assert only.signals[review.VISITS_DIFFER] == 0.625
+
+
+def test_the_slices_beside_an_edited_one_keep_their_contour_and_are_judged_by_the_new_neighbour() -> None:
+    volume = followup(FIRST, SECOND)
+    slices = [signalled(each) for each in recorded(volume, FIRST, SECOND)]
+    slices[2] = signalled(slices[2], **{NOT_OBEYED: 0.5})
+    changed = redecode(Asked(("points", "box")), volume, slices, [edit(slices[1], [FIRST, RIM])])
+    assert [(each.lesion, each.index) for each in changed] == [(1, 3)]
+    before, after = judged_beside(slices, changed)
+    for found, own in ((before, slices[0]), (after, slices[2])):
+        assert (found.lesion, found.index, found.candidates, found.chosen) == (1, own.index, own.candidates, own.chosen)
+        assert found.signals[review.NEIGHBOURS] > 0.1
+        assert {**found.signals, review.NEIGHBOURS: 0.0} == own.signals
+    assert before.review_priority == review.priority(before.signals)
+    assert after.review_priority == 1.0  # points that are not obeyed stay so
+    # The same again changes nothing more, and neither does an update that changed both.
+    now = {(each.lesion, each.index): each for each in (*slices, *changed, before, after)}
+    assert judged_beside(list(now.values()), changed) == ()
+
+
+def test_slices_without_that_signal_or_without_candidates_are_not_judged_again() -> None:
+    volume, slices = followup(), recorded(followup())
+    changed = redecode(Asked(("points", "box")), volume, slices, [edit(slices[1], [FIRST, RIM])])
+    assert judged_beside(slices, changed) == ()
+    bare = [replace(signalled(slices[0]), candidates=(), chosen=None), slices[1], signalled(slices[2])]
+    assert [each.index for each in judged_beside(bare, changed)] == [4]
+
+
+def test_an_absent_slice_beside_an_edited_one_is_judged_as_empty() -> None:
+    volume = followup()
+    slices = [signalled(each) for each in recorded(volume, FIRST, absent=(4,))]
+    changed = redecode(Asked(("points", "box")), volume, slices, [edit(slices[1], [FIRST, RIM])])
+    found = {each.index: each.signals[review.NEIGHBOURS] for each in judged_beside(slices, changed)}
+    assert found[4] == 1.0
+    assert 0.0 < found[2] < 1.0
+
+
+def test_what_was_removed_from_or_painted_into_the_segment_stays_so_away_from_the_points() -> None:
+    volume, slices = followup(), recorded(followup())
+    chosen = slices[1].candidates[0].mask
+    shown = chosen.copy()
+    far = np.s_[:, :20]
+    shown[120:136, 2:18] = True  # painted, far from the point
+    assert not chosen[far].any()
+    model = Asked(("points", "box"))
+    (only,) = redecode(model, volume, slices, [edit(slices[1], [FIRST, RIM])], {(1, 3): shown})
+    assert only.best is not None
+    np.testing.assert_array_equal(only.best.mask[far], shown[far])
+    assert points_not_obeyed(only.best) == ()
+    np.testing.assert_array_equal(only.candidates[0].mask, chosen)  # the record of the run stays as it was
+    # A contour that somebody erased is not there, and an absent one is not made present by what is shown.
+    asked = Asked()
+    redecode(asked, volume, slices, [edit(slices[1])], {(1, 3): np.zeros_like(chosen)})
+    assert asked.prompts[0].mask_logits is None
+    absent = recorded(volume, FIRST, absent=(3,))
+    assert [each.index for each in redecode(Asked(), volume, absent, [edit(absent[0], [RIM])], {(1, 3): shown})] == [2]
+
+
+def test_a_part_that_the_engine_removed_comes_back_less_with_an_edit_elsewhere() -> None:
+    volume, slices = followup(), recorded(followup())
+    shown = slices[1].candidates[0].mask.copy()
+    columns = np.flatnonzero(shown.any(axis=0))
+    shown[:, : columns[0] + 25] = False
+    removed = np.s_[:, : columns[0] + 25]
+    asked = ([edit(slices[1], [FIRST, RIM])], {(1, 3): shown})
+    (with_it,) = redecode(Asked(("points", "box")), volume, slices, *asked)
+    (without,) = redecode(Asked(("points", "box")), volume, slices, asked[0])
+    assert with_it.best is not None
+    assert without.best is not None
+    assert with_it.best.mask[removed].sum() < 0.8 * without.best.mask[removed].sum()

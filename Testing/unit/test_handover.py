@@ -7,12 +7,14 @@ import shutil
 import stat
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from P2SAMSlicerLib.cli.job import PropagationJob, check_job
 from P2SAMSlicerLib.errors import InputError, OutputError
 from P2SAMSlicerLib.geometry import Grid
@@ -164,3 +166,23 @@ def test_no_private_folder_where_none_can_be_made(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path)
     with pytest.raises(OutputError, match="no folder for temporary files"):
         PrivateFolder(tmp_path)
+
+
+def test_a_disk_that_knows_no_locks_is_told_and_no_folder_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unlockable(_lock: FileLock, **_options: object) -> None:
+        raise NotImplementedError("FileSystem does not appear to support flock")
+
+    monkeypatch.setattr(FileLock, "acquire", unlockable)
+    with pytest.raises(OutputError, match=r"no folder for temporary files can be made \(it cannot be locked\)"):
+        PrivateFolder(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_any_thread_may_remove_the_folder(tmp_path: Path) -> None:
+    """Its lock is opened then, too: on Windows the locked file could not be removed."""
+    folder = PrivateFolder(tmp_path)
+    thread = threading.Thread(target=folder.remove)
+    thread.start()
+    thread.join()
+    assert not folder._lock.is_locked
+    assert list(tmp_path.iterdir()) == []

@@ -11,9 +11,12 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from P2SAMSlicerLib import packages
 from P2SAMSlicerLib.errors import InputError, OutputError
 from P2SAMSlicerLib.packages import missing_packages, pin_installed, pip_arguments
+from packaging.version import Version
 
 
 def test_in_a_complete_environment_nothing_is_missing() -> None:
@@ -59,6 +62,30 @@ def test_every_installed_package_is_pinned_to_its_version(tmp_path: Path) -> Non
     lines = pins.read_text().splitlines()
     assert f"numpy=={metadata.version('numpy')}" in lines
     assert len({line.partition("==")[0].lower().replace("_", "-") for line in lines}) == len(lines)
+
+
+def test_what_pip_cannot_read_is_not_pinned_and_one_package_is_pinned_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One such line, and pip refuses the whole list."""
+    found = ("first", "odd-1.0-custom build", "no_version", "A.b_c-2.0", "a-B.c-1.0", "dev-1.0.dev3", "local-2.5.1+cu121")
+    for number, name in enumerate(found):
+        info = tmp_path / str(number) / f"x{number}.dist-info"
+        info.mkdir(parents=True)
+        title, _, version = name.rpartition("-") if number not in (0, 1) else name.partition("-")
+        lines = ["Metadata-Version: 2.1", f"Name: {title or name}", *([f"Version: {version}"] if version and title else [])]
+        (info / "METADATA").write_text("\n".join(lines) + "\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / str(number)) for number in range(len(found))])
+    pin_installed(tmp_path / "pins.txt")
+    assert (tmp_path / "pins.txt").read_text().splitlines() == ["A.b_c==2.0", "dev==1.0.dev3", "local==2.5.1+cu121"]
+
+
+@given(st.tuples(st.integers(0, 99), st.integers(0, 9)), st.sampled_from(["", "a1", "rc2", ".post3", ".dev4", "b1.dev2", "-1"]))
+def test_every_usual_version_is_pinned(numbers: tuple[int, int], end: str) -> None:
+    version = f"{numbers[0]}.{numbers[1]}{end}"
+    assert Version(version)
+    assert packages._VERSION.fullmatch(version)
+    assert packages._VERSION.fullmatch(f"{version}+local.7")
 
 
 def test_pins_that_cannot_be_written_are_an_error_in_words(tmp_path: Path) -> None:

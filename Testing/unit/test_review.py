@@ -11,13 +11,18 @@ from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 from P2SAMSlicerLib.candidates import EXPECTED_MASK, REGISTERED, Proposal
 from P2SAMSlicerLib.models.protocol import PromptSet
+from P2SAMSlicerLib.result import Outcome, SliceResult
 from P2SAMSlicerLib.review import (
     LARGE_CHANGE,
     LARGE_DOUBT,
     NOT_SMALL_MM,
     OWN_DOUBT,
+    RECORDED_LEVELS,
     SHARP_HU,
+    change_to_record,
     priority,
+    priority_of_segment,
+    recorded_change,
     segment_priority,
     slice_signals,
 )
@@ -199,3 +204,40 @@ def test_an_estimate_out_of_range_is_a_doubt_within_0_and_1(predicted_iou: float
 
 def test_an_estimate_that_is_no_number_is_no_signal() -> None:
     assert OWN_DOUBT not in asked_with_the_expected_contour(float("nan"))
+
+
+@given(st.integers(1, 70), st.integers(1, 70), st.integers(0, 99))
+def test_a_recorded_change_is_that_of_its_surroundings_and_never_more_than_a_large_one(ny: int, nx: int, seed: int) -> None:
+    strength = (5.0 * np.random.default_rng(seed).random((ny, nx))).astype(np.float32)
+    found = recorded_change(change_to_record(strength), (ny, nx))
+    assert found.shape == (ny, nx)
+    assert found.min() >= 0.0
+    assert found.max() <= LARGE_CHANGE * (1 + 1e-6)
+    whole = np.minimum(strength, LARGE_CHANGE)[: ny // 4 * 4, : nx // 4 * 4]
+    assert found[: whole.shape[0], : whole.shape[1]].sum() == pytest.approx(
+        whole.sum(), abs=whole.size * LARGE_CHANGE / (2 * RECORDED_LEVELS) + 1e-3
+    )
+    with pytest.raises(ValueError, match="recorded in"):
+        recorded_change(change_to_record(strength), (ny + 4, nx))
+
+
+def test_a_smooth_change_is_recorded_well_enough_for_the_signal_of_any_contour() -> None:
+    rows, columns = np.indices((128, 128))
+    change = (1.5 + 1.5 * np.sin(rows / 9.0) * np.cos(columns / 7.0)).astype(np.float32)
+    kept = recorded_change(change_to_record(change), change.shape)
+    for radius in (4.0, 10.0, 25.0):
+        mask: Mask = np.hypot(rows - 60, columns - 70) < radius
+        exact, found = (slice_signals(mask, [], [], mask, change, 0.8, each)[CHANGED] for each in (change, kept))
+        assert found == pytest.approx(exact, abs=0.02)
+
+
+def test_a_segments_priority_is_that_of_the_slices_that_count() -> None:
+    def one(index: int, value: float, chosen: int | None) -> SliceResult:
+        return SliceResult(index, 0.0, (), chosen, value)
+
+    slices = [one(0, 0.0, None), one(1, 0.9, None), one(2, 0.3, 0), one(3, 0.0, 0)]
+    assert priority_of_segment(slices, Outcome.FOUND, ()) == pytest.approx(0.9)  # the most doubtful fifth of three
+    assert priority_of_segment(slices[2:], Outcome.FOUND, ()) == pytest.approx(0.3)
+    assert priority_of_segment(slices[2:], Outcome.FLAGGED, ("x",)) == 0.5
+    assert priority_of_segment([], Outcome.REGISTRATION_ONLY, ()) == 0.5
+    assert priority_of_segment([], Outcome.REGISTRATION_ONLY, ("x",)) == 1.0

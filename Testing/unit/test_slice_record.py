@@ -16,6 +16,7 @@ from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.intensity import GreyScale, Window
 from P2SAMSlicerLib.region import Region
 from P2SAMSlicerLib.result import SliceResult
+from P2SAMSlicerLib.review import change_to_record
 from P2SAMSlicerLib.slice_record import slice_from_plain, slice_to_plain
 from small_visits import candidate
 
@@ -118,8 +119,36 @@ def test_a_damaged_record_is_refused_in_words(damage: dict[str, Any]) -> None:
 
 
 def test_a_part_that_is_missing_is_refused_in_words() -> None:
-    for name in slice_to_plain(one_slice()).keys() - {"greys"}:
+    for name in slice_to_plain(one_slice()).keys() - {"greys", "change"}:
         entry = slice_to_plain(one_slice())
         del entry[name]
         with pytest.raises(InputError, match="cannot be read"):
             slice_from_plain(entry)
+
+
+@given(height=st.integers(1, 41), width=st.integers(1, 41), seed=st.integers(0, 99))
+def test_what_changed_between_the_visits_comes_back_and_earlier_records_do_without(height: int, width: int, seed: int) -> None:
+    strength = (4.0 * np.random.default_rng(seed).random((height, width))).astype(np.float32)
+    before = replace(one_slice(height, width), change=change_to_record(strength))
+    after = through_json(before)
+    assert before.change is not None
+    assert after.change is not None
+    assert after.change.dtype == np.uint8
+    np.testing.assert_array_equal(after.change, before.change)
+    old = slice_to_plain(before)
+    del old["change"]
+    assert slice_from_plain(old).change is None
+
+
+def test_a_slice_whose_parts_are_not_of_one_size_is_refused() -> None:
+    small, large = slice_to_plain(one_slice(4, 4)), slice_to_plain(one_slice(9, 9))
+    small["candidates"][1]["mask"] = large["candidates"][1]["mask"]
+    with pytest.raises(InputError, match="cannot be read"):
+        slice_from_plain(small)
+    for shape in ((3, 3), (1, 1)):
+        with pytest.raises(InputError, match="cannot be read"):
+            slice_from_plain(slice_to_plain(replace(one_slice(8, 8), change=np.zeros(shape, np.uint8))))
+    harmed = slice_to_plain(replace(one_slice(8, 8), change=np.zeros((2, 2), np.uint8)))
+    for harm in ({"shape": [2**20, 2**20]}, {"shape": [2, 3]}, {"levels": "?"}, {"levels": ""}):
+        with pytest.raises(InputError, match="cannot be read"):
+            slice_from_plain({**harmed, "change": {**harmed["change"], **harm}})

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ import pytest
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.visit_record import read_visit
 from P2SAMSlicerLib.volume import Segmentation
-from P2SAMSlicerLib.worker.client import WorkerClient
+from P2SAMSlicerLib.worker.client import WorkerClient, _end_in_words
 from P2SAMSlicerLib.worker.handover import hand_over_job
 from P2SAMSlicerLib.worker.messages import (
     Clear,
@@ -161,7 +161,7 @@ def test_cancel_ends_the_whole_tree_at_once_and_leaves_no_half_result(
     assert temporary_files(tmp_path)
     started = time.monotonic()
     client.cancel()
-    assert time.monotonic() - started < 5.0
+    assert time.monotonic() - started < 15.0
     assert not any(alive(pid) for pid in pids)
     assert not client.running
     assert client.pending == ()
@@ -200,6 +200,82 @@ def test_a_worker_that_the_system_kills_is_told_in_words_with_the_end_of_its_log
     assert event.log[-1] == "last words"
     client.send(Clear())
     assert [type(each) for each in client.wait(SECONDS)] == [Cleared]
+
+
+@pytest.mark.parametrize(
+    ("kind", "message", "logged"),
+    [
+        ("launcher of one that is killed", "without a word (status 1): it crashed, or it was killed", "last words"),
+        ("no more memory in compiled code", "not enough memory", "bad_alloc"),
+        ("crashes", "has crashed (signal 11)", "Segmentation fault"),
+    ],
+)
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's; the statuses of Windows have a test of their own")
+def test_a_crash_or_want_of_memory_in_compiled_code_is_told_in_words_also_behind_a_launcher(
+    kind: str, message: str, logged: str, start: Start, request_of: Callable[..., Propagate]
+) -> None:
+    client = start(kind)
+    client.send(request_of())
+    event = failure(client)
+    assert message in event.message
+    assert len(event.log) <= 20
+    assert logged in "\n".join(event.log)
+
+
+@pytest.mark.parametrize(
+    ("status", "listened", "log", "words"),
+    [
+        (0xC0000005, True, (), "has crashed (code 0xC0000005)"),
+        (0xC0000017, True, (), "not enough memory"),
+        (0xC000012D, True, (), "not enough memory"),
+        (0xC0000409, True, ("MemoryError",), "not enough memory"),
+        (1, True, (), "without a word (status 1)"),
+        (1, False, ("ModuleNotFoundError",), "has ended with status 1"),
+        (-9, True, (), "killed"),
+        (137, False, (), "killed"),
+        (-15, True, (), "somebody told it to"),
+        (None, True, (), "does not speak any more"),
+    ],
+)
+def test_every_systems_way_to_end_a_process_is_told_in_words(
+    status: int | None, listened: bool, log: tuple[str, ...], words: str
+) -> None:
+    assert words in _end_in_words(status, listened, log)
+
+
+def test_what_a_launcher_prints_before_the_worker_is_there_goes_to_the_log(start: Start) -> None:
+    client = start("printed at the start")
+    client.send(Clear())
+    assert [type(each) for each in client.wait(SECONDS)] == [Cleared]
+    assert "QFontDatabase: no fonts" in client.log
+    assert len(client.log) <= 400
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python can be told so since 3.11; 3D Slicer 5.10 has 3.12")
+def test_a_file_in_the_callers_folder_never_runs_in_the_place_of_a_librarys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("json", "numpy", "P2SAMSlicerLib"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('planted')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["", os.environ.get("PYTHONPATH", ""), ""]))
+    with WorkerClient(sys.executable) as client:
+        client.send(Clear())
+        assert [type(each) for each in client.wait(SECONDS)] == [Cleared]
+
+
+def test_relative_paths_are_the_callers(
+    start: Start, request_of: Callable[..., Propagate], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    client = start("quick")
+    client.start()
+    made = request_of()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")  # the worker is where it was started
+    client.send(Propagate(replace(made.job, out=Path("results")), Path("records")))
+    assert isinstance(client.wait(SECONDS)[-1], Finished)
+    assert sorted(path.name for path in (tmp_path / "elsewhere").iterdir()) == ["records", "results"]
 
 
 def test_kill_9_from_outside_while_nothing_is_asked_is_told_once(start: Start) -> None:
@@ -305,7 +381,7 @@ def test_a_request_of_ten_megabytes_with_any_alphabet_is_understood(start: Start
     client = start("quick")
     started = time.monotonic()
     client.send(request_of(segments=("ü\u2028名" * 1_700_000,)))
-    assert time.monotonic() - started < 5.0
+    assert time.monotonic() - started < 15.0
     (refused,) = [each for each in client.wait(SECONDS) if isinstance(each, Refused)]
     assert "no segment named 'ü 名ü 名" in refused.message
     assert len(refused.message) <= 2000
@@ -318,77 +394,3 @@ def test_long_folders_with_any_alphabet_work(start: Start, request_of: Callable[
     finished = client.wait(SECONDS)[-1]
     assert isinstance(finished, Finished), finished
     assert (tmp_path / folder / "results" / "followup_1.seg.nrrd").is_file()
-
-
-def raw(lines: bytes) -> subprocess.CompletedProcess[bytes]:
-    """The worker as any program may start it."""
-    command = [sys.executable, "-m", "P2SAMSlicerLib", "worker"]
-    return subprocess.run(command, input=lines, capture_output=True, timeout=SECONDS, check=False)
-
-
-def test_the_end_of_standard_input_ends_the_worker() -> None:
-    done = raw(b"")
-    assert done.returncode == 0
-    assert done.stdout.count(b"\n") == 1
-    assert b'"event":"ready"' in done.stdout
-
-
-def test_lines_that_are_no_requests_are_refused_one_by_one() -> None:
-    lines = [
-        b"\xff\xfe",
-        b"[]",
-        b'{"protocol": 99, "id": 1, "request": "clear"}',
-        b'{"protocol": 1, "id": 2, "request": "format"}',
-        b'{"protocol": 1, "id": 3, "request": "clear", "hard": true}',
-        b'{"protocol": 1, "request": "clear"}',
-        b"[" * 100_000,
-        b'{"protocol": 1, "id": 4, "request": "propagate"}',
-        b'{"protocol": 1, "id": 5, "request": "clear"}',
-    ]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "P2SAMSlicerLib", "worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    with process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(b"\n".join(lines) + b"\n")
-        process.stdin.flush()
-        answers = [process.stdout.readline() for _ in range(len(lines) + 1)]
-        process.stdin.close()
-        assert process.wait(SECONDS) == 0
-    words = ["ready", "no", "no", "99", "unknown request", "unknown field", "no number as its id", "no", "missing", "cleared"]
-    for answer, word in zip(answers, words, strict=True):
-        assert word.encode() in answer, (word, answer)
-    assert all(b'"refused"' in answer for answer in answers[1:-1])
-
-
-PARENT = """
-import os, sys, time
-from pathlib import Path
-sys.path[:0] = {paths!r}
-from test_worker_client import FAKE, pids_told, hand_over_job, phantom, segment
-from test_worker_client import FOLLOWUP_GRID, PRIOR_GRID, Segmentation, WorkerClient
-folder = Path({folder!r})
-client = WorkerClient([sys.executable, FAKE, "computes"])
-client.send(hand_over_job(folder, phantom(PRIOR_GRID), Segmentation(PRIOR_GRID, (segment("GTV"),)), [phantom(FOLLOWUP_GRID)]))
-print(*pids_told(client), flush=True)
-time.sleep(600)
-"""
-
-
-def test_the_worker_ends_with_its_parent_however_that_ends(tmp_path: Path) -> None:
-    code = PARENT.format(paths=sys.path, folder=str(tmp_path))
-    environment = {**os.environ, "FAKE_OUT": str(tmp_path / "fake out"), "PYTHONPATH": os.pathsep.join(sys.path)}
-    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment)
-    with parent:
-        assert parent.stdout is not None
-        worker, child = (int(word) for word in parent.stdout.readline().split())
-        parent.kill()
-    deadline = time.monotonic() + 20.0
-    while alive(worker) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    try:
-        assert not alive(worker)
-        assert temporary_files(tmp_path) == []
-    finally:
-        psutil.Process(child).kill()

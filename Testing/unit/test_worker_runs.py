@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from P2SAMSlicerLib import review
 from P2SAMSlicerLib.edited_prompts import EDITED, EditedPrompts
 from P2SAMSlicerLib.geometry import Grid
 from P2SAMSlicerLib.handover_file import (
@@ -21,7 +22,7 @@ from P2SAMSlicerLib.handover_file import (
 )
 from P2SAMSlicerLib.options import PropagationOptions
 from P2SAMSlicerLib.propagation import propagate
-from P2SAMSlicerLib.result import SegmentResult
+from P2SAMSlicerLib.result import SegmentResult, SliceResult
 from P2SAMSlicerLib.slice_plane import canonical_index
 from P2SAMSlicerLib.visit_record import read_visit
 from P2SAMSlicerLib.volume import Segment, Segmentation, Volume
@@ -84,6 +85,72 @@ def click(result: SegmentResult) -> EditedPrompts:
     return EditedPrompts(middle.index, points, np.array([1, 0]), box, middle.lesion)
 
 
+def slice_of(result: SegmentResult, index: int) -> SliceResult:
+    return next(each for each in result.slices if each.index == index)
+
+
+def assert_a_smaller_box_has_the_neighbours_judged_again(
+    client: WorkerClient, folder: Path, result: SegmentResult, edit: EditedPrompts
+) -> None:
+    """A contour that becomes smaller on one slice differs from those beside it, which stay."""
+    assert edit.box is not None
+    middle, side = edit.box.reshape(2, 2).mean(axis=0), np.diff(edit.box.reshape(2, 2), axis=0)[0]
+    box = np.concatenate([middle - side / 4, middle + side / 4]).astype(np.float32)
+    nothing = EditedPrompts(edit.index, np.zeros((0, 2), np.float32), np.zeros(0, np.int64), box, edit.lesion)
+    event = answer(client, update_of(folder, result, THICK, [nothing]))
+    assert isinstance(event, Updated), event
+    assert event.slices[0].best is not None
+    assert edit.index in {each.index for each in event.slices}
+    untouched = {edit.index - 1, edit.index + 1} - {each.index for each in event.slices}
+    assert event.judged  # a slice at the end differs from the empty one beyond it anyway
+    assert {each.index for each in event.judged} <= untouched
+    for each in event.judged:
+        before = slice_of(result, each.index)
+        assert each.signals[review.NEIGHBOURS] != before.signals[review.NEIGHBOURS]
+        assert {**each.signals, review.NEIGHBOURS: 0.0} == {**before.signals, review.NEIGHBOURS: 0.0}
+        assert_equal(replace(each, signals=before.signals, review_priority=before.review_priority), before)
+    mask = read_handed_segmentation(event.mask).segments[0].mask
+    assert result.mask is not None
+    places = [canonical_index(THICK, each) for each in event.slices]
+    np.testing.assert_array_equal(np.delete(mask, places, axis=0), np.delete(result.mask, places, axis=0))
+
+
+def assert_what_was_painted_away_from_the_points_stays(
+    client: WorkerClient, folder: Path, result: SegmentResult, edit: EditedPrompts
+) -> None:
+    each = slice_of(result, edit.index)
+    assert edit.box is not None
+    assert each.region is not None
+    assert result.mask is not None
+    beyond = np.array([[edit.box[2] + 6.0, edit.points[0, 1]]], np.float32)
+    wider = replace(edit, points=np.concatenate([edit.points[:1], beyond]), labels=np.array([1, 1]), box=None)
+    painted, z = result.mask.copy(), canonical_index(THICK, each)
+    x, y = (round((edge + 0.06 * each.region.side) / 2.0) for edge in (each.region.left, each.region.top))
+    painted[z, y : y + 3, x : x + 3] = True
+    event = answer(client, update_of(folder, replace(result, mask=painted), THICK, [wider]))
+    assert isinstance(event, Updated), event
+    mask = read_handed_segmentation(event.mask).segments[0].mask
+    assert mask[z, y : y + 3, x : x + 3].all()
+    assert (mask[z] != painted[z]).any()
+
+
+def test_the_recorded_change_of_the_visits_gives_the_signal_of_the_run_again(
+    visit: tuple[Volume, Segmentation, Volume],
+) -> None:
+    prior, segmentation, followup = visit
+    result = propagate(BrightnessModel(), prior, segmentation.segments, followup, STILL).segments[0]
+    told = [each for each in result.slices if each.best is not None and each.best.mask.any()]
+    assert len(told) > 2
+    for each in told:
+        assert each.best is not None
+        assert each.change is not None
+        assert each.region is not None
+        change = review.recorded_change(each.change, each.best.mask.shape)
+        signals = review.slice_signals(each.best.mask, [], [], each.best.mask, change, each.region.pixel_mm, change)
+        assert each.signals[review.VISITS_DIFFER] > 0.03
+        assert signals[review.VISITS_DIFFER] == pytest.approx(each.signals[review.VISITS_DIFFER], abs=0.01)
+
+
 def test_runs_are_the_engines_own_and_a_second_run_other_parts_and_an_update_encode_nothing(
     visit: tuple[Volume, Segmentation, Volume], tmp_path: Path
 ) -> None:
@@ -110,10 +177,14 @@ def test_runs_are_the_engines_own_and_a_second_run_other_parts_and_an_update_enc
         (changed,) = updated.slices
         assert changed.best is not None
         assert changed.best.origin == EDITED
+        assert {each.index for each in updated.judged} <= {changed.index - 1, changed.index + 1}
+        np.testing.assert_array_equal(changed.change, slice_of(result, changed.index).change)
         mask = read_handed_segmentation(updated.mask).segments[0].mask
         assert result.mask is not None
         edited = canonical_index(THICK, changed)
         np.testing.assert_array_equal(np.delete(mask, edited, axis=0), np.delete(result.mask, edited, axis=0))
+        assert_a_smaller_box_has_the_neighbours_judged_again(client, tmp_path, result, edit)
+        assert_what_was_painted_away_from_the_points_stays(client, tmp_path, result, edit)
         answer(client, Clear())
         again = answer(client, update_of(tmp_path, result, THICK, [edit]))
         assert isinstance(again, Updated)
@@ -155,4 +226,6 @@ def test_the_default_model_runs_in_a_worker_and_answers_an_edit_from_what_it_rem
         answer(client, Clear())
         again = answer(client, update)
         assert isinstance(again, Updated)
+        assert again.encoded == 1
+        assert [each.index for each in again.slices] == [each.index for each in updated.slices]
         print(f"an edit with nothing remembered, the model's loading included: {again.seconds:.2f} s, {again.encoded} images")

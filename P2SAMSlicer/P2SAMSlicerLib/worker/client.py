@@ -43,6 +43,10 @@ QUIT_SECONDS = 3.0
 _POLL_SECONDS = 0.02
 
 _KILLED = "it was killed by the system or by somebody, most likely because memory was used up"
+#: Exit statuses of Windows that speak of memory: none left, and no more room in the page file.
+_WINDOWS_MEMORY = (0xC0000017, 0xC000012D)
+#: What compiled code writes when memory is used up, before it ends the process.
+_MEMORY_WORDS = ("bad_alloc", "memoryerror", "out of memory", "cannot allocate memory", "not enough memory")
 
 
 class WorkerClient:
@@ -169,6 +173,10 @@ class WorkerClient:
             return
         ended = connection.ended
         for line in connection.lines():
+            if not connection.ready and not line.lstrip().startswith(b"{"):
+                # Printed before the worker could take its output for messages: by a launcher, or while Python started.
+                connection.note(line)
+                continue
             try:
                 event = read_event(line)
             except InputError as error:
@@ -184,7 +192,7 @@ class WorkerClient:
                     return
             self._take(event)
         if ended:
-            self._fail(_end_in_words(connection.status()))
+            self._fail(_end_in_words(connection.status(), connection.ready, connection.log()))
         elif self._deadline is not None and time.monotonic() > self._deadline:
             self._fail(f"the worker did not say that it listens within {self._start_seconds:g} seconds")
 
@@ -238,14 +246,25 @@ def _missing(folder: Path) -> list[Path]:
     return [each for each in (folder, *folder.parents) if not os.path.lexists(each)]
 
 
-def _end_in_words(status: int | None) -> str:
-    """Why a worker ended, as far as its exit status tells."""
+def _end_in_words(status: int | None, listened: bool, log: Sequence[str]) -> str:
+    """Why a worker ended without saying so itself, as far as its exit status and its log tell.
+
+    :param listened: whether it had started. After that it says why it ends, unless it cannot.
+    """
+    if status is None:
+        return "the worker does not speak any more"
     if status in (-9, 137):
         return f"the worker has ended: {_KILLED}"
     if status in (-15, 143):
         return "the worker has ended: somebody told it to"
-    if status is None:
-        return "the worker does not speak any more"
-    if status < 0 or status > 255:
-        return f"the worker has crashed (signal or code {abs(status)})"
+    last = " ".join(log[-LOG_LINES:]).lower()
+    if status in _WINDOWS_MEMORY or any(word in last for word in _MEMORY_WORDS):
+        return "the worker has ended: not enough memory"
+    if status < 0:
+        return f"the worker has crashed (signal {-status})"
+    if status > 255:
+        return f"the worker has crashed (code 0x{status:08X})"
+    if listened:
+        # A launcher between us and the worker ends with a status of its own, whatever ended the worker.
+        return f"the worker has ended without a word (status {status}): it crashed, or {_KILLED}"
     return f"the worker has ended with status {status}"

@@ -92,6 +92,10 @@ class Connection:
             while True:
                 yield self._lines.get_nowait()
 
+    def note(self, line: bytes) -> None:
+        """Keep a line that is no message with those of standard error."""
+        _keep(line[:LOG_LINE_BYTES], self._log)
+
     def log(self) -> tuple[str, ...]:
         """The last lines of its standard error."""
         return tuple(self._log)
@@ -152,6 +156,10 @@ def _keep_log(pipe: IO[bytes], log: deque[str]) -> None:
     """Keep the last lines, so that the worker never waits for a reader."""
     with suppress(OSError, ValueError), pipe:
         while line := pipe.readline(LOG_LINE_BYTES):
-            text = line.decode("utf-8", errors="replace").rstrip()
-            if text:
-                log.append(text)
+            _keep(line, log)
+
+
+def _keep(line: bytes, log: deque[str]) -> None:
+    text = line.decode("utf-8", errors="replace").rstrip()
+    if text:
+        log.append(text)

@@ -8,8 +8,9 @@ from pathlib import Path
 from P2SAMSlicerLib.cli.job import read_ct
 from P2SAMSlicerLib.volume import Volume
 
-#: What tells that a file, or a folder's files, changed: names, sizes, times of change.
-Signature = tuple[tuple[str, int, int], ...]
+#: What tells that a file, or a folder's files, changed: names, sizes, times of change, and the system's numbers of the files,
+#: which differ where a file was replaced within what the disk takes for one moment.
+Signature = tuple[tuple[str, int, int, int], ...]
 
 
 class KeptVolumes:
@@ -28,7 +29,7 @@ class KeptVolumes:
         :raises InputError: see :func:`P2SAMSlicerLib.cli.job.read_ct`.
         """
         key = path.absolute()
-        signature = _signature(key)
+        signature = signature_of(key)
         kept = self._volumes.pop(key, None)
         if kept is None or signature is None or kept[0] != signature:
             kept = (signature or (), read_ct(path))
@@ -43,10 +44,10 @@ class KeptVolumes:
         self._volumes.clear()
 
 
-def _signature(path: Path) -> Signature | None:
-    """None where it cannot be told, so that nothing is kept."""
+def signature_of(path: Path) -> Signature | None:
+    """What tells whether a file or a folder is as it was; None where it cannot be told."""
     try:
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
-        return tuple((str(each), (told := each.stat()).st_size, told.st_mtime_ns) for each in files)
+        return tuple((str(each), (told := each.stat()).st_size, told.st_mtime_ns, told.st_ino) for each in files)
     except OSError:
         return None

@@ -139,6 +139,7 @@ class Updated:
     :param slices: those that changed: the edited ones and their neighbours.
     :param mask: handed-over segmentation with the segment's new contour.
     :param notes: what the model did not follow, in words; empty if it followed.
+    :param judged: slices whose contour stays and whose signals and priority do not, because a neighbour's contour changed.
     """
 
     request: int
@@ -147,6 +148,7 @@ class Updated:
     notes: tuple[str, ...]
     seconds: float
     encoded: int
+    judged: tuple[SliceResult, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -241,9 +243,9 @@ def read_request(line: bytes) -> tuple[int, Request]:
             raise InputError(f"the request has no number as its id, but {found!r:.80}")
         identifier = found
         name = content.pop("request", None)
-        if name not in _REQUESTS:
+        if not isinstance(name, str) or name not in _REQUESTS:
             raise InputError(f"unknown request {name!r:.80}; known are: {', '.join(_REQUESTS)}")
-        return identifier, from_plain(_REQUESTS[name], content, str(name))
+        return identifier, from_plain(_REQUESTS[name], content, name)
     except (InputError, RecursionError) as error:
         raise UnreadableRequest(str(error), identifier) from error
 
@@ -255,9 +257,9 @@ def read_event(line: bytes) -> Event:
     """
     content = _content(line)
     name = content.pop("event", None)
-    if name not in _EVENTS:
+    if not isinstance(name, str) or name not in _EVENTS:
         raise InputError(f"unknown event {name!r:.80}")
-    event: Event = from_plain(_EVENTS[name], content, str(name))
+    event: Event = from_plain(_EVENTS[name], content, name)
     if isinstance(event, Ready) and event.version != __version__:
         raise InputError(f"the worker is version {event.version:.80}, and this is version {__version__}; restart")
     return event

@@ -36,7 +36,7 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [to_plain(each) for each in value]
     if isinstance(value, Path):
-        return str(value)
+        return str(value.absolute())  # the two processes need not be in the same folder
     if value is None or isinstance(value, (str, bool, int)) or (isinstance(value, float) and math.isfinite(value)):
         return value
     raise ValueError(f"no message can hold a {type(value).__name__}: {value!r}")

@@ -28,9 +28,6 @@ def start_worker(command: Sequence[str | Path], environment: Mapping[str, str] |
     :param environment: of the process; that of this one if None. The library's folder is put before its ``PYTHONPATH``.
     :raises InputError: it cannot be started.
     """
-    surroundings = dict(os.environ if environment is None else environment)
-    library = str(Path(P2SAMSlicerLib.__file__).resolve().parents[1])
-    surroundings["PYTHONPATH"] = os.pathsep.join(each for each in (library, surroundings.get("PYTHONPATH", "")) if each)
     words = [*(str(each) for each in command), "-m", "P2SAMSlicerLib", "worker"]
     try:
         return subprocess.Popen(
@@ -38,7 +35,7 @@ def start_worker(command: Sequence[str | Path], environment: Mapping[str, str] |
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=surroundings,
+            env=_surroundings(os.environ if environment is None else environment),
             # No console window on Windows; elsewhere Ctrl-C in the caller's terminal is the caller's to handle.
             creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0) if sys.platform == "win32" else 0,
             start_new_session=sys.platform != "win32",
@@ -46,6 +43,23 @@ def start_worker(command: Sequence[str | Path], environment: Mapping[str, str] |
     except (OSError, ValueError) as error:
         told = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
         raise InputError(f"{Path(words[0]).name}: the worker cannot be started with it ({told.lower()})") from error
+
+
+def _surroundings(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of the worker."""
+    library = str(Path(P2SAMSlicerLib.__file__).resolve().parents[1])
+    # An empty entry would be the folder that the caller happens to be in.
+    paths = [library, *(each for each in environment.get("PYTHONPATH", "").split(os.pathsep) if each)]
+    return {
+        **environment,
+        "PYTHONPATH": os.pathsep.join(paths),
+        # Nor does Python itself look there first: a file in it with the name of a library's would run in its place.
+        "PYTHONSAFEPATH": "1",
+        # What it logs is read as UTF-8; Windows would have it in the alphabet of the country.
+        "PYTHONIOENCODING": "utf-8:backslashreplace",
+        # A crash in compiled code says in the log where it was.
+        "PYTHONFAULTHANDLER": "1",
+    }
 
 
 def process_tree(process: int) -> list[psutil.Process]:

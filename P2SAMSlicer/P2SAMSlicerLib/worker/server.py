@@ -13,13 +13,14 @@ from P2SAMSlicerLib import __version__
 from P2SAMSlicerLib.cli.job import PropagationJob, load_job_model, run_job
 from P2SAMSlicerLib.errors import Cancelled, InputError, OutputError, P2SAMError, out_of_memory, unexpected
 from P2SAMSlicerLib.handover_file import SEGMENTATION_SUFFIX, hand_over_segmentation, read_handed_segmentation
+from P2SAMSlicerLib.models import store
 from P2SAMSlicerLib.progress import ProgressEvent
 from P2SAMSlicerLib.result import VisitResult
 from P2SAMSlicerLib.result_files import FailedVisit
 from P2SAMSlicerLib.threads import use_threads
 from P2SAMSlicerLib.visit_record import write_visit
 from P2SAMSlicerLib.volume import Segmentation, Volume
-from P2SAMSlicerLib.worker.kept_volumes import KeptVolumes
+from P2SAMSlicerLib.worker.kept_volumes import KeptVolumes, Signature, signature_of
 from P2SAMSlicerLib.worker.messages import (
     Clear,
     Cleared,
@@ -38,6 +39,7 @@ from P2SAMSlicerLib.worker.messages import (
     read_request,
 )
 from P2SAMSlicerLib.worker.pipes import Pipes
+from P2SAMSlicerLib.worker.private_folder import remove_abandoned
 
 if TYPE_CHECKING:
     from P2SAMSlicerLib.models.encode_cache import EncodeCache
@@ -56,8 +58,18 @@ def serve() -> int:
     """Serve requests until there are no more.
 
     :returns: the exit status; not 0 after a fault, which ends the worker because its memory may be in any state.
+    :raises InputError: standard input or output is closed.
     """
     pipes = Pipes()
+    try:
+        return _serve(pipes)
+    finally:
+        # The caller is gone, perhaps by a crash, and with it whoever would have removed what it handed over.
+        if pipes.alone:
+            remove_abandoned()
+
+
+def _serve(pipes: Pipes) -> int:
     worker = Worker(pipes)
     pipes.tell(Ready(__version__, os.getpid()))
     while (line := pipes.next_line()) is not None:
@@ -83,11 +95,11 @@ def serve() -> int:
 
 @dataclass(frozen=True)
 class _ModelKey:
-    """What makes a model another one; a weights file that changed is another one too."""
+    """What makes a model another one; a weights file that changed is another one too, also one that was downloaded anew."""
 
     model: str
     checkpoint: Path | None
-    changed: int | None
+    files: tuple[Signature | None, ...]
     allow_unverified: bool
     device: str
 
@@ -147,21 +159,25 @@ class Worker:
         self._pipes.tell(Finished(number, tuple(told), result.files, result.warnings, seconds, encoded))
 
     def _update(self, number: int, request: Update) -> None:
-        from P2SAMSlicerLib.edited_contour import apply_to_mask
-        from P2SAMSlicerLib.edited_prompts import notes_of, redecode
+        from P2SAMSlicerLib.edited_contour import apply_to_mask, shown_contours
+        from P2SAMSlicerLib.edited_prompts import judged_beside, notes_of, redecode
 
         started = time.perf_counter()
         use_threads(request.threads)
         model, before = self._model_for(request), self._encoded()
         followup = self._volumes.read(request.followup)
         contour = _only_segment(request.mask, followup)
-        changed = redecode(model, followup, request.slices, request.edits)
-        mask = apply_to_mask(contour.segments[0].mask, followup.grid, changed, request.slices)
+        present = contour.segments[0].mask
+        near = {(each.lesion, each.index + step) for each in request.edits for step in (-1, 0, 1)}
+        shown = shown_contours(present, followup.grid, request.slices, near)
+        changed = redecode(model, followup, request.slices, request.edits, shown)
+        mask = apply_to_mask(present, followup.grid, changed, request.slices)
         path = request.out / f"contour_{number}{SEGMENTATION_SUFFIX}"
         _make_folder(request.out)
         hand_over_segmentation(replace(contour, segments=(replace(contour.segments[0], mask=mask),)), path)
         seconds = round(time.perf_counter() - started, 3)
-        self._pipes.tell(Updated(number, changed, path, notes_of(changed), seconds, self._encoded() - before))
+        judged = judged_beside(request.slices, changed)
+        self._pipes.tell(Updated(number, changed, path, notes_of(changed), seconds, self._encoded() - before, judged))
 
     def _encoded(self) -> int:
         return 0 if self._model is None else self._model.encoded
@@ -170,7 +186,9 @@ class Worker:
         """The job's model: the one that is there, or a new one in its place, with nothing remembered."""
         from P2SAMSlicerLib.models.encode_cache import EncodeCache
 
-        key = _ModelKey(job.model, job.checkpoint, _changed(job.checkpoint), job.allow_unverified, job.device)
+        # With an adapter as the checkpoint, both files make the model.
+        files = tuple(None if path is None else signature_of(path) for path in (store.find(job.model), job.checkpoint))
+        key = _ModelKey(job.model, job.checkpoint, files, job.allow_unverified, job.device)
         if self._model is None or key != self._key:
             encoded = self._encoded()
             self._key = self._model = None  # two at once may be too much for the memory
@@ -205,13 +223,6 @@ def _only_segment(path: Path, followup: Volume) -> Segmentation:
     if contour.grid.shape != followup.grid.shape or not contour.grid.same_as(followup.grid):
         raise InputError(f"{contour.name}: not on the voxels of {followup.name}")
     return contour
-
-
-def _changed(path: Path | None) -> int | None:
-    try:
-        return None if path is None else path.stat().st_mtime_ns
-    except OSError:
-        return None
 
 
 def _make_folder(folder: Path) -> None:
