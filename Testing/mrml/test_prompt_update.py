@@ -99,6 +99,43 @@ def identifier_of(node: Any) -> str:
     return identifier
 
 
+def test_the_record_has_the_figures_of_the_contour_now_and_the_judgement_of_its_neighbours(
+    client: FakeClient, updates: PromptUpdates
+) -> None:
+    volume, mask, slices = visit()
+    node = result_in_scene(volume, mask, slices)
+    identifier = identifier_of(node)
+    for each in slices:
+        mark_seen(node, identifier, each.index)
+    recorded = record_of(node)
+    assert recorded is not None
+    (before,) = recorded.summary["segments"]
+    updates.start(node, identifier, [an_edit(slices[1])], MODEL)
+    judged = replace(slices[2], review_priority=0.97)
+    answer(client, with_contour(slices[1]))
+    told = client.events[-1]
+    assert isinstance(told, Updated)
+    client.events[-1] = replace(told, judged=(judged,))
+    updates.poll()
+    assert updates.error is None
+    record = record_of(node)
+    assert record is not None
+    (entry,) = record.summary["segments"]
+    drawn = contour_of(node)
+    assert entry["volume_ml"] == pytest.approx(drawn.sum() * volume.grid.voxel_ml)
+    assert entry["volume_change_percent"] == pytest.approx(100 * (entry["volume_ml"] / before["prior_volume_ml"] - 1))
+    assert len(entry["centroid_shift_mm"]) == 3
+    assert entry["review_priority"] >= 0.9
+    assert {key: entry[key] for key in ("segment", "outcome", "reasons")} == {
+        key: before[key] for key in ("segment", "outcome", "reasons")
+    }
+    found = {each.index: each.review_priority for each in record.slices["GTV"]}
+    assert found[slices[1].index] == 0.9
+    assert found[slices[2].index] == 0.97
+    # Its contour is as it was: whoever looked at it need not look again.
+    assert seen(node, identifier) == {each.index for each in slices} - {slices[1].index}
+
+
 @pytest.mark.parametrize("storage", [((0, 1, 2), (False,) * 3), ((2, 0, 1), (True, False, True))])
 def test_only_the_slice_and_its_neighbour_change_to_the_voxel(client: FakeClient, updates: PromptUpdates, storage: Any) -> None:
     volume, mask, slices = visit(storage=storage)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from P2SAMSlicerLib.edited_prompts import EditedPrompts
+from P2SAMSlicerLib.edited_segment import edited_figures
 from P2SAMSlicerLib.errors import InputError, P2SAMError, unexpected
 from P2SAMSlicerLib.geometry import Grid
 from P2SAMSlicerLib.handover_file import (
@@ -19,7 +20,7 @@ from P2SAMSlicerLib.handover_file import (
 )
 from P2SAMSlicerLib.mrml.contour_watch import own_writes
 from P2SAMSlicerLib.mrml.record_nodes import check_lies_as_recorded, record_of, replace_slices
-from P2SAMSlicerLib.mrml.result_nodes import SOURCE_TAG
+from P2SAMSlicerLib.mrml.result_nodes import SOURCE_TAG, comparison_of
 from P2SAMSlicerLib.mrml.review_nodes import forget_seen, review_state
 from P2SAMSlicerLib.mrml.segment_masks import read_mask, write_mask
 from P2SAMSlicerLib.mrml.segment_nodes import tag_of
@@ -163,11 +164,20 @@ class PromptUpdates:
         now = read_mask(node, identifier, followup)
         if not now.shape == mask.shape == waiting.mask.shape:
             raise InputError(f"{node.GetName()}: its follow-up was replaced meanwhile")
-        # First, because it refuses where the record is gone.
-        replace_slices(node, _source(node, identifier), event.slices)
         # Of what was painted while the worker answered nothing is lost that the answer does not change.
         changed = mask != waiting.mask
         now[changed] = mask[changed]
+        source = _source(node, identifier)
+        beside = comparison_of(node, source)
+        registered = None if beside is None else read_mask(node, beside, followup)
+        grid = SlicePlaces.of(followup).grid
+        # First, because it refuses where the record is gone.
+        replace_slices(
+            node,
+            source,
+            (*event.slices, *event.judged),
+            lambda entry, slices: edited_figures(entry, slices, now, registered, grid),
+        )
         with own_writes():
             write_mask(now, node, identifier, followup)
             # What changed has to be looked at again, and what was accepted was another contour.

@@ -6,7 +6,7 @@ It lies in a text node that the segmentation refers to, so saving the scene (MRB
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,10 +82,15 @@ def _lay(grid: Grid) -> str:
     return " ".join(f"{'-' if flip else '+'}{axis}" for axis, flip in axes) + f", {lengths} mm"
 
 
-def replace_slices(node: Any, segment: str, changed: Sequence[SliceResult]) -> None:
+#: A segment's entry of the summary and all of its slices as they are now -> the entry as it is now.
+Figures = Callable[[Mapping[str, Any], Sequence[SliceResult]], Mapping[str, Any]]
+
+
+def replace_slices(node: Any, segment: str, changed: Sequence[SliceResult], figures: Figures | None = None) -> None:
     """Put slices of a segment that were decoded again into the record, in the place of those of the same lesion and number.
 
     :param segment: the segment's name in the record.
+    :param figures: makes the segment's figures anew; without it they stay those of the run.
     :raises InputError: there is no readable record.
     """
     record = record_of(node)
@@ -95,6 +100,9 @@ def replace_slices(node: Any, segment: str, changed: Sequence[SliceResult]) -> N
     text = node.GetNodeReference(RECORD_ROLE)
     content = json.loads(text.GetText())
     content["slices"][segment] = [slice_to_plain(each) for each in now.values()]
+    if figures is not None:
+        entries = content["summary"]["segments"]
+        entries[:] = [figures(each, tuple(now.values())) if each["segment"] == segment else each for each in entries]
     text.SetText(json.dumps(content, allow_nan=False))
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from P2SAMSlicerLib.mrml.followup_moves import lay_on
 from P2SAMSlicerLib.mrml.result_removal import remove_result
-from P2SAMSlicerLib.mrml.review_nodes import forget_review, remember_drawn
+from P2SAMSlicerLib.mrml.review_nodes import DRAWN_TAG, forget_review, remember_drawn
 from P2SAMSlicerLib.mrml.segment_masks import write_mask
-from P2SAMSlicerLib.mrml.segment_nodes import put_tag
+from P2SAMSlicerLib.mrml.segment_nodes import put_tag, segment_ids, tag_of
 from P2SAMSlicerLib.mrml.volume_nodes import parent_to_world
 from P2SAMSlicerLib.result import SegmentResult, VisitResult
-from P2SAMSlicerLib.result_files import followup_segments
+from P2SAMSlicerLib.result_files import COMPARISON_TAG, followup_segments
 from P2SAMSlicerLib.volume import Segment
 
 #: Ends the name of a result's node, after the follow-up's.
@@ -81,6 +81,19 @@ def _fill(node: Any, visit: VisitResult, followup_node: Any, prior: Any, prior_i
 def is_result(node: Any) -> bool:
     """Whether a segmentation node holds contours that were carried, and not what a person drew."""
     return node.GetAttribute(RESULT_ATTRIBUTE) is not None or node.GetNodeReferenceID(PRIOR_ROLE) is not None
+
+
+def comparison_of(node: Any, source: str) -> str | None:
+    """Id of the registered prior contour that lies beside a contour for comparison; None where it is all that there is.
+
+    :param source: name of the prior's segment.
+    """
+    for each in segment_ids(node):
+        segment = node.GetSegmentation().GetSegment(each)
+        only_for_comparison = tag_of(segment, COMPARISON_TAG) is not None and tag_of(segment, DRAWN_TAG) is None
+        if only_for_comparison and tag_of(segment, SOURCE_TAG) == source:
+            return each
+    return None
 
 
 def _source(segmentation: Any, ids: Mapping[str, str], result: SegmentResult) -> Any:

@@ -5,10 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from P2SAMSlicerLib.mrml.prompt_nodes import hide_prompts
-from P2SAMSlicerLib.mrml.result_nodes import SOURCE_TAG
-from P2SAMSlicerLib.mrml.review_nodes import DRAWN_TAG
-from P2SAMSlicerLib.mrml.segment_nodes import tag_of
-from P2SAMSlicerLib.result_files import COMPARISON_TAG
+from P2SAMSlicerLib.mrml.result_nodes import comparison_of
 
 
 def show_visit(followup: Any, segmentation: Any) -> None:
@@ -47,13 +44,9 @@ def show_registered(segmentation: Any, source: str, visible: bool) -> None:
 
     :param source: name of the prior's segment.
     """
-    for number in range(segmentation.GetSegmentation().GetNumberOfSegments()):
-        identifier = segmentation.GetSegmentation().GetNthSegmentID(number)
-        segment = segmentation.GetSegmentation().GetSegment(identifier)
-        # Where it is all that there is, it is up for review itself.
-        only_for_comparison = tag_of(segment, COMPARISON_TAG) is not None and tag_of(segment, DRAWN_TAG) is None
-        if only_for_comparison and tag_of(segment, SOURCE_TAG) == source:
-            segmentation.GetDisplayNode().SetSegmentVisibility(identifier, visible)
+    identifier = comparison_of(segmentation, source)
+    if identifier is not None:
+        segmentation.GetDisplayNode().SetSegmentVisibility(identifier, visible)
 
 
 def go_to(ras: tuple[float, float, float]) -> None:
