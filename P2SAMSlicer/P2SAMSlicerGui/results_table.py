@@ -95,8 +95,12 @@ class ResultsTable:
     def __init__(self, table: Any, chosen: Callable[[ResultRow], None]) -> None:
         self._table, self._chosen = table, chosen
         self.rows: list[ResultRow] = []
-        heads = ("Visit", "Segment", "Before\nml", "Now\nml", "Change", "Shift\nmm", "Review\npriority", "Outcome", "Status")
-        table.setHorizontalHeaderLabels([_(head) for head in heads])
+        table.setHorizontalHeaderLabels(
+            [
+                *(_("Visit"), _("Segment"), _("Before\nml"), _("Now\nml"), _("Change"), _("Shift\nmm")),
+                *(_("Review\npriority"), _("Outcome"), _("Status")),
+            ]
+        )
         table.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
         table.setSelectionMode(qt.QAbstractItemView.SingleSelection)
         table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
