@@ -63,7 +63,7 @@ def registerSampleData() -> None:
 class P2SAMSlicerParameterNode:
     """What the panel was set to; saved with the scene. See :class:`P2SAMSlicerLib.options.PropagationOptions`.
 
-    ``model`` is an id of the catalogue, empty for the usual one; ``weightsFile`` a file in place of its weights, empty for none.
+    ``model`` is an id of the catalogue, empty for the usual one; ``weightsFile`` a file in place of its weights, or empty.
     """
 
     priorVolume: vtkMRMLScalarVolumeNode
