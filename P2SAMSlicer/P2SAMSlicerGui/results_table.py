@@ -107,6 +107,9 @@ class ResultsTable:
         table.verticalHeader().setVisible(False)
         table.horizontalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
         table.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Interactive)
+        # A narrow panel shows the first columns only: what was found and decided has to be among them.
+        for column, place in ((8, 2), (7, 3)):
+            table.horizontalHeader().moveSection(table.horizontalHeader().visualIndex(column), place)
         table.connect("cellClicked(int,int)", self._on_click)
 
     def show(self) -> None:
