@@ -27,12 +27,14 @@ class ResultRow:
     :param identifier: of the segment in it.
     :param entry: the segment's entry in the record's summary; empty if there is no record.
     :param slices: from the record.
+    :param fault: why the record cannot be read, in words; empty if it can, or if there is none.
     """
 
     node: Any
     identifier: str
     entry: Mapping[str, Any]
     slices: tuple[SliceResult, ...]
+    fault: str = ""
 
     @property
     def followup(self) -> Any:
@@ -71,15 +73,16 @@ def result_rows() -> list[ResultRow]:
     for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         if not is_result(node):
             continue
+        fault = ""
         try:
             record = record_of(node)
-        except InputError:
-            record = None  # a damaged record takes figures away, not the contour
+        except InputError as error:
+            record, fault = None, str(error)  # a damaged record takes figures away, not the contour
         for identifier in contours_to_review(node):
             name = tag_of(node.GetSegmentation().GetSegment(identifier), SOURCE_TAG) or ""
             entries = [] if record is None else [e for e in record.summary["segments"] if e["segment"] == name]
             slices = () if record is None else record.slices.get(name, ())
-            row = ResultRow(node, identifier, entries[0] if entries else {}, slices)
+            row = ResultRow(node, identifier, entries[0] if entries else {}, slices, fault)
             if row.followup is not None:
                 rows.append(row)
     return rows

@@ -243,7 +243,8 @@ def _same(one: ResultRow, other: ResultRow) -> bool:
 def _told(row: ResultRow) -> str:
     """What is said of the chosen contour: why it is flagged, who decided."""
     state = review_state(row.node, row.identifier)
-    words = [_("Why it is flagged: {0}").format(reason) for reason in row.reasons]
+    words = [row.fault] if row.fault else []
+    words += [_("Why it is flagged: {0}").format(reason) for reason in row.reasons]
     if state.reviewer:
         words.append(f"{state.decision.value if state.decision else ''}, {state.reviewer}, {state.time}")
     return "\n".join(words)
