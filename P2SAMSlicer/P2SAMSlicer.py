@@ -61,12 +61,17 @@ def registerSampleData() -> None:
 
 @parameterNodeWrapper
 class P2SAMSlicerParameterNode:
-    """What the panel was set to; saved with the scene. See :class:`P2SAMSlicerLib.options.PropagationOptions`."""
+    """What the panel was set to; saved with the scene. See :class:`P2SAMSlicerLib.options.PropagationOptions`.
+
+    ``model`` is an id of the catalogue, empty for the usual one; ``weightsFile`` a file in place of its weights, or empty.
+    """
 
     priorVolume: vtkMRMLScalarVolumeNode
     priorSegmentation: vtkMRMLSegmentationNode
     followUpVolumes: list[vtkMRMLScalarVolumeNode]
     transform: vtkMRMLTransformNode
+    model: str = ""
+    weightsFile: str = ""
     device: Annotated[str, Choice(["auto", "cuda", "mps", "cpu"])] = "auto"
     registration: Annotated[str, Choice(["deformable", "rigid", "none", "transform"])] = "deformable"
     mode: Annotated[str, Choice(["clinical", "paper"])] = "clinical"
@@ -158,7 +163,7 @@ class P2SAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self._parameterNode is not None:
             self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
             self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameters)
-        self._parameterNode = parameterNode
+        self._parameterNode = None
         if parameterNode is not None:
             # Not connectGui: it gives no tag, so nothing could undo it, and a widget that is bound for the second time, when
             # the module is entered again, would be filled anew and set the parameter back to its first value.
@@ -166,6 +171,7 @@ class P2SAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             named.pop(None, None)
             self._parameterNodeGuiTag = parameterNode.connectParametersToGui(named)
             self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameters)
+            self._parameterNode = parameterNode  # not before: what failed half-way has nothing to undo
             self.panel.parameters_replaced()
 
     def _onParameters(self, _caller: Any = None, _event: Any = None) -> None:

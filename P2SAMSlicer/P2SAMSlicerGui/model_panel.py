@@ -10,6 +10,7 @@ import qt
 import slicer.util
 from P2SAMSlicerLib.models import store
 from P2SAMSlicerLib.models.background_download import BackgroundDownload
+from P2SAMSlicerLib.models.bundle import take_weights
 from P2SAMSlicerLib.models.catalogue import catalogue, default_model
 from P2SAMSlicerLib.packages import missing_packages
 from slicer.i18n import tr as _
@@ -21,12 +22,16 @@ class ModelPanel:
     """The model's part of *Advanced*.
 
     :param ui: its widgets.
+    :param parameters: gives the parameter node, which keeps the choice with the scene, or None while there is none.
     :param changed: called when another model or file was chosen, or weights came or went.
     """
 
-    def __init__(self, ui: Any, changed: Callable[[], None]) -> None:
-        self._ui, self._changed = ui, changed
+    def __init__(self, ui: Any, parameters: Callable[[], Any], changed: Callable[[], None]) -> None:
+        self._ui, self._parameters, self._changed = ui, parameters, changed
         self._checkpoint: Path | None = None
+        # What a loaded scene asks for and this version does not know; empty if there is no such thing.
+        self._unknown = ""
+        self._taking = False
         self._download: BackgroundDownload | None = None
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_MS)
@@ -40,6 +45,7 @@ class ModelPanel:
             (ui.downloadButton, self._on_download),
             (ui.verifyButton, self._on_verify),
             (ui.checkpointButton, self._on_checkpoint),
+            (ui.weightsFolderButton, self._on_weights_folder),
             (ui.modelFolderButton, self._on_folder),
             (ui.clearModelButton, self._on_clear),
         ):
@@ -49,7 +55,7 @@ class ModelPanel:
     @property
     def model(self) -> str:
         """Id of the chosen model."""
-        return self._ids[int(self._ui.modelSelector.currentIndex)]
+        return self._unknown or self._ids[int(self._ui.modelSelector.currentIndex)]
 
     @property
     def checkpoint(self) -> Path | None:
@@ -59,16 +65,41 @@ class ModelPanel:
     @property
     def lacking(self) -> str:
         """What is missing to run the model, in words; empty if nothing is."""
+        if self._unknown:
+            return str(_("the scene asks for the model {0}, which is not known here: choose one (section Advanced)")).format(
+                self._unknown
+            )
+        if self._checkpoint is not None and not self._checkpoint.is_file():
+            return str(_("{0}: this file of weights is no longer there: choose it again, or Clear (section Advanced)")).format(
+                self._checkpoint.name
+            )
         if self._checkpoint is not None or not _packages_are_there() or store.find(self.model) is not None:
             return ""  # missing packages are told before missing weights
         return str(_("{0}: its weights are not on this computer (section Advanced)").format(self.model))
 
+    def take(self, parameters: Any) -> None:
+        """Show the choice that the parameter node holds, for example that of a loaded scene."""
+        wanted = parameters.model or default_model()
+        checkpoint = Path(parameters.weightsFile) if parameters.weightsFile else None
+        if (wanted, checkpoint) == (self.model, self._checkpoint):
+            return
+        unknown = "" if wanted in self._ids else wanted
+        self._checkpoint, self._unknown = checkpoint, unknown
+        self._taking = True
+        self._ui.modelSelector.setCurrentIndex(-1 if unknown else self._ids.index(wanted))
+        self._taking = False
+        self.refresh()
+
     def refresh(self) -> None:
         """Show where the chosen model's weights are."""
         buttons = ("downloadButton", "verifyButton", "checkpointButton", "modelFolderButton", "clearModelButton")
-        for name in buttons:
-            getattr(self._ui, name).enabled = _packages_are_there()
-        if not _packages_are_there():
+        known = _packages_are_there() and not self._unknown
+        for name in (*buttons, "weightsFolderButton"):
+            getattr(self._ui, name).enabled = known
+        if self._unknown:
+            self._ui.modelLabel.text = self.lacking
+            return
+        if not known:
             self._ui.modelLabel.text = _("its weights can be looked for when the missing packages are there")
             return
         entry = next(each for each in store.list_models() if each.entry.id == self.model)
@@ -76,6 +107,8 @@ class ModelPanel:
             words = _("fetching {0}: {1} of {2} MB").format(
                 self._download.model, self._download.done // 1_000_000, self._download.total // 1_000_000
             )
+        elif self._checkpoint is not None and not self._checkpoint.is_file():
+            words = self.lacking
         elif self._checkpoint is not None:
             words = _("file of your own: {0}; nothing is known of its accuracy").format(self._checkpoint.name)
         elif entry.path is None:
@@ -95,8 +128,18 @@ class ModelPanel:
         if self._download is not None:
             self._download.cancel()
 
-    def _on_model(self, _index: int) -> None:
-        self._checkpoint = None
+    def _on_model(self, index: int) -> None:
+        if not self._taking and index >= 0:
+            self._choose(None)
+
+    def _choose(self, checkpoint: Path | None) -> None:
+        """The person chose the model that is shown, with this file of weights or its own ones."""
+        self._checkpoint, self._unknown = checkpoint, ""
+        parameters = self._parameters()
+        if parameters is not None:
+            with slicer.util.NodeModify(parameters):
+                parameters.model = self.model
+                parameters.weightsFile = "" if checkpoint is None else str(checkpoint)
         self.refresh()
         self._changed()
 
@@ -128,9 +171,22 @@ class ModelPanel:
         names = _("Weights (*.pth *.pt *.safetensors)")
         chosen = qt.QFileDialog.getOpenFileName(self._ui.checkpointButton, _("Weights for this model"), "", names)
         if chosen:
-            self._checkpoint = Path(chosen)
-            self.refresh()
-            self._changed()
+            self._choose(Path(chosen))
+
+    def _on_weights_folder(self) -> None:
+        folder = qt.QFileDialog.getExistingDirectory(self._ui.weightsFolderButton, _("Folder with weights"))
+        if not folder:
+            return
+        with slicer.util.tryWithErrorDisplay(_("The weights could not be taken."), waitCursor=True):
+            try:
+                taken = take_weights(Path(folder))
+            finally:  # some of them may be there
+                self.refresh()
+                self._changed()
+            if taken:
+                slicer.util.infoDisplay(_("now on this computer: {0}").format(", ".join(taken)))
+            else:
+                slicer.util.infoDisplay(_("the folder holds no weights that are missing here"))
 
     def _on_folder(self) -> None:
         with slicer.util.tryWithErrorDisplay(_("The folder cannot be opened.")):
@@ -141,9 +197,12 @@ class ModelPanel:
     def _on_clear(self) -> None:
         with slicer.util.tryWithErrorDisplay(_("The weights could not be removed.")):
             if self._checkpoint is not None:
-                self._checkpoint = None
-            else:
-                store.remove(self.model)
+                self._choose(None)
+                return
+            question = _("Remove the downloaded weights of {0} from this computer?").format(self.model)
+            if not slicer.util.confirmOkCancelDisplay(question):
+                return
+            store.remove(self.model)
             self.refresh()
             self._changed()
 

@@ -37,10 +37,10 @@ class ModulePanel:
         self._choosing = False
         self._carry = CarryTable(ui.carryTable, self._refresh_run)
         self._packages = PackagesPanel(ui, self._on_packages)
-        self._model = ModelPanel(ui, self._refresh_run_if_made)
-        self._run = RunPanel(ui, logic, self.request, self._on_run_ended)
-        self._prompts = PromptsPanel(ui, logic, self.model_choice, self._on_updated)
-        self._review = ReviewPanel(ui, self._prompts.show)
+        self._model = ModelPanel(ui, parameters, self._refresh_run_if_made)
+        self._run = RunPanel(ui, logic, self.request, self._on_run_began, self._on_run_ended)
+        self._prompts = PromptsPanel(ui, logic, self.model_choice, self._on_updating, self._on_updated)
+        self._review = ReviewPanel(ui, logic, self._prompts.show, self._on_redrawn)
         ui.followUpSelector.connect("checkedNodesChanged()", self._on_followups)
         self._mode = "clinical"
         self._soon = qt.QTimer()
@@ -70,6 +70,7 @@ class ModulePanel:
             return
         if parameters.mode != self._mode:
             self._take_mode(parameters)
+        self._model.take(parameters)
         self._carry.show(parameters.priorSegmentation)
         self._check_followups(parameters)
         own = parameters.registration == "transform"
@@ -198,16 +199,30 @@ class ModulePanel:
         usual = PropagationOptions(mode=parameters.mode)
         parameters.parts, parameters.negatives = usual.parts, usual.negative_counts[0]
 
+    def _on_run_began(self) -> None:
+        self._prompts.refresh()
+
     def _on_run_ended(self, nodes: list[Any]) -> None:
         self._review.refresh()
         self._prompts.refresh()
-        if nodes:
+        # Slices that are shown count as looked at: not while the person works in another module.
+        if nodes and self._parameters() is not None:
             first = [row for row in self._review.rows if row.node == nodes[0]]
             if first:
                 self._review.choose(first[0])
 
+    def _on_redrawn(self) -> None:
+        """While another module is shown nothing is read again with every stroke of a brush: entering this one does it."""
+        if self._parameters() is not None:
+            self.refresh_soon()
+
+    def _on_updating(self) -> None:
+        self._refresh_run()
+        self._review.refresh_buttons()
+
     def _on_updated(self) -> None:
         shown: tuple[ResultRow | None, int | None] = (self._review.row, self._review.index)
         self._review.refresh()
-        if self._review.row is not None and shown[1] is not None:
+        self._refresh_run()
+        if self._review.row is not None and shown[1] is not None and self._parameters() is not None:
             self._review.look_at(shown[1])

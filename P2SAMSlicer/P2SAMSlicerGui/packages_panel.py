@@ -54,7 +54,8 @@ class PackagesPanel:
         with slicer.util.tryWithErrorDisplay(_("The packages could not be installed."), waitCursor=True):
             missing = missing_packages()
             if missing.slicers_own:
-                raise InputError(f"{', '.join(missing.slicers_own)}: part of Slicer and not there; install Slicer again")
+                words = _("{0}: part of Slicer and not there; install Slicer again")
+                raise InputError(words.format(", ".join(missing.slicers_own)))
             if missing.pytorch:
                 _install_pytorch()
             if missing.requirements:
@@ -72,7 +73,7 @@ def _install_pytorch() -> None:
         import PyTorchUtils
     except ImportError as error:
         raise InputError(
-            "PyTorch is missing: install the extension PyTorch with the Extensions Manager, restart Slicer, and click again"
+            _("PyTorch is missing: install the extension PyTorch with the Extensions Manager, restart Slicer, and click again")
         ) from error
     if PyTorchUtils.PyTorchUtilsLogic().installTorch(askConfirmation=True) is None:
-        raise InputError("PyTorch was not installed")
+        raise InputError(_("PyTorch was not installed"))

@@ -30,11 +30,21 @@ class PromptsPanel:
     :param ui: ``editPromptsButton``, ``addPositiveButton``, ``addNegativeButton``, ``updateButton`` and ``statusLabel``.
     :param logic: the module's logic.
     :param model: which model answers.
-    :param updated: called after a contour changed.
+    :param updating: called when an answer begins to be waited for.
+    :param updated: called after a contour changed, or when there will be no answer.
     """
 
-    def __init__(self, ui: Any, logic: Any, model: Callable[[], ModelChoice], updated: Callable[[], None]) -> None:
-        self._ui, self._logic, self._model, self._updated = ui, logic, model, updated
+    def __init__(
+        self,
+        ui: Any,
+        logic: Any,
+        model: Callable[[], ModelChoice],
+        updating: Callable[[], None],
+        updated: Callable[[], None],
+    ) -> None:
+        self._ui, self._logic, self._model, self._updating, self._updated = ui, logic, model, updating, updated
+        names = ("editPromptsButton", "addPositiveButton", "addNegativeButton", "updateButton")
+        self._hints = {name: str(getattr(ui, name).toolTip) for name in names}
         self._row: ResultRow | None = None
         self._index: int | None = None
         self._revision: tuple[str, str, int] | None = None
@@ -80,11 +90,27 @@ class PromptsPanel:
     def refresh(self) -> None:
         """Enable what can be clicked."""
         there = self._row is not None and any(each.candidates for each in self._row.slices)
-        busy = self._logic.running or self._logic.updating
-        self._ui.editPromptsButton.enabled = there and not busy
-        editing = there and bool(self._ui.editPromptsButton.checked) and not busy
-        for name in ("addPositiveButton", "addNegativeButton", "updateButton"):
-            getattr(self._ui, name).enabled = editing
+        why = self._obstacle(there)
+        editing = bool(self._ui.editPromptsButton.checked)
+        for name, hint in self._hints.items():
+            button = getattr(self._ui, name)
+            needs_editing = name != "editPromptsButton"
+            button.enabled = not why and (editing or not needs_editing)
+            button.toolTip = why or (_("First click Edit prompts.") if needs_editing and not editing else hint)
+        update = self._ui.updateButton
+        update.text = _("Cancel") if self._logic.updating else _("Update")
+        if self._logic.updating:
+            update.enabled, update.toolTip = True, _("Give up segmenting this slice again.")
+
+    def _obstacle(self, there: bool) -> str:
+        """Why prompts cannot be edited now; empty if they can."""
+        if self._row is None:
+            return str(_("Click a contour in the table first."))
+        if not there:
+            return str(_("No model was asked for this contour: it has no prompts. Correct it in the Segment Editor."))
+        if self._logic.running:
+            return str(_("A run is under way: wait for it, or cancel it."))
+        return str(_("A contour is being segmented again: wait for it.")) if self._logic.updating else ""
 
     def _show_box(self) -> None:
         if self._row is None:
@@ -104,6 +130,10 @@ class PromptsPanel:
 
     def _on_update(self, _checked: bool = False) -> None:
         with slicer.util.tryWithErrorDisplay(_("The slice could not be segmented again."), waitCursor=False):
+            if self._logic.updating:
+                self._logic.stopUpdate()
+                self._poll()
+                return
             row = self._row
             if row is None:
                 return
@@ -112,6 +142,7 @@ class PromptsPanel:
             self._ui.statusLabel.text = _("segmenting again")
             self._timer.start()
             self.refresh()
+            self._updating()
 
     def _poll(self) -> None:
         self._logic.pollUpdate()
@@ -119,11 +150,13 @@ class PromptsPanel:
             return
         self._timer.stop()
         updates = self._logic.updates
-        if updates.error:
+        if updates is None or (updates.seconds is None and not updates.error):  # given up, here or from the console
+            self._ui.statusLabel.text = _("cancelled: the contour is as it was")
+        elif updates.error:
             self._ui.statusLabel.text = updates.error
             slicer.util.errorDisplay(updates.error)
         else:
-            words = [_("updated in {0:.1f} s").format(updates.seconds or 0.0), *updates.notes]
+            words = [_("updated in {0:.1f} s").format(updates.seconds), *updates.notes]
             self._ui.statusLabel.text = "\n".join(words)
         self._updated()
         self.refresh()

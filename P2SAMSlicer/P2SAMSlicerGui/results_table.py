@@ -27,12 +27,14 @@ class ResultRow:
     :param identifier: of the segment in it.
     :param entry: the segment's entry in the record's summary; empty if there is no record.
     :param slices: from the record.
+    :param fault: why the record cannot be read, in words; empty if it can, or if there is none.
     """
 
     node: Any
     identifier: str
     entry: Mapping[str, Any]
     slices: tuple[SliceResult, ...]
+    fault: str = ""
 
     @property
     def followup(self) -> Any:
@@ -71,15 +73,16 @@ def result_rows() -> list[ResultRow]:
     for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         if not is_result(node):
             continue
+        fault = ""
         try:
             record = record_of(node)
-        except InputError:
-            record = None  # a damaged record takes figures away, not the contour
+        except InputError as error:
+            record, fault = None, str(error)  # a damaged record takes figures away, not the contour
         for identifier in contours_to_review(node):
             name = tag_of(node.GetSegmentation().GetSegment(identifier), SOURCE_TAG) or ""
             entries = [] if record is None else [e for e in record.summary["segments"] if e["segment"] == name]
             slices = () if record is None else record.slices.get(name, ())
-            row = ResultRow(node, identifier, entries[0] if entries else {}, slices)
+            row = ResultRow(node, identifier, entries[0] if entries else {}, slices, fault)
             if row.followup is not None:
                 rows.append(row)
     return rows
@@ -95,14 +98,21 @@ class ResultsTable:
     def __init__(self, table: Any, chosen: Callable[[ResultRow], None]) -> None:
         self._table, self._chosen = table, chosen
         self.rows: list[ResultRow] = []
-        heads = ("Visit", "Segment", "Before\nml", "Now\nml", "Change", "Shift\nmm", "Review\npriority", "Outcome", "Status")
-        table.setHorizontalHeaderLabels([_(head) for head in heads])
+        table.setHorizontalHeaderLabels(
+            [
+                *(_("Visit"), _("Segment"), _("Before\nml"), _("Now\nml"), _("Change"), _("Shift\nmm")),
+                *(_("Review\npriority"), _("Outcome"), _("Status")),
+            ]
+        )
         table.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
         table.setSelectionMode(qt.QAbstractItemView.SingleSelection)
         table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
         table.verticalHeader().setVisible(False)
         table.horizontalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
         table.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Interactive)
+        # A narrow panel shows the first columns only: what was found and decided has to be among them.
+        for column, place in ((8, 2), (7, 3)):
+            table.horizontalHeader().moveSection(table.horizontalHeader().visualIndex(column), place)
         table.connect("cellClicked(int,int)", self._on_click)
 
     def show(self) -> None:

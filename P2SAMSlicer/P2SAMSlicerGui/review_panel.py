@@ -31,11 +31,16 @@ class ReviewPanel:
     """Tables and buttons of the review.
 
     :param ui: the widgets of the section *Review*.
+    :param logic: the module's logic.
     :param slice_shown: called with the chosen row and the slice whenever another slice of it is shown.
+    :param redrawn: called when a contour was changed by something else, for example undo: figures and decisions are stale.
     """
 
-    def __init__(self, ui: Any, slice_shown: Callable[[ResultRow, int], None]) -> None:
-        self._ui, self._slice_shown = ui, slice_shown
+    def __init__(self, ui: Any, logic: Any, slice_shown: Callable[[ResultRow, int], None], redrawn: Callable[[], None]) -> None:
+        self._ui, self._logic, self._slice_shown, self._redrawn = ui, logic, slice_shown, redrawn
+        names = ("acceptButton", "rejectButton", "flagButton", "nextDoubtfulButton", "segmentEditorButton")
+        self._hints = {name: str(getattr(ui, name).toolTip) for name in names}
+        self._contours: list[tuple[Any, int]] = []
         self._results = ResultsTable(ui.resultsTable, self.choose)
         self._slices = SlicesTable(ui.slicesTable, self.look_at)
         self._observed: list[tuple[Any, int]] = []
@@ -71,6 +76,7 @@ class ReviewPanel:
         """Read the scene again; the chosen contour stays chosen while it is there."""
         chosen = self.row
         self._results.show()
+        self._observe_contours()
         same = [each for each in self._results.rows if chosen is not None and _same(each, chosen) and not each.obstacle]
         self.row = same[0] if same else None
         if self.row is not None:
@@ -116,6 +122,7 @@ class ReviewPanel:
     def close(self) -> None:
         """Let go of the scene."""
         self._forget()
+        self._forget_contours()
         self._dwell.stop()
         self.row = self.index = None
         self._show_row()
@@ -124,8 +131,16 @@ class ReviewPanel:
         row = self.row
         self._slices.show(row)
         self._ui.reasonsLabel.text = "" if row is None else _told(row)
-        for name in ("nextDoubtfulButton", "acceptButton", "rejectButton", "flagButton", "segmentEditorButton"):
-            getattr(self._ui, name).enabled = row is not None
+        self.refresh_buttons()
+
+    def refresh_buttons(self) -> None:
+        """Enable what can be clicked; else the tooltip says why it cannot."""
+        none = _("Click a contour in the table first.") if self.row is None else ""
+        busy = _("This contour is being segmented again: wait for it.") if self._logic.updating else ""
+        for name, hint in self._hints.items():
+            why = none or (busy if name in ("acceptButton", "rejectButton", "flagButton") else "")
+            button = getattr(self._ui, name)
+            button.enabled, button.toolTip = not why, why or hint
         self._ui.plotButton.enabled = any(not each.obstacle for each in self._results.rows)
 
     def _seen(self, index: int) -> None:
@@ -148,6 +163,19 @@ class ReviewPanel:
             node.RemoveObserver(tag)
         self._observed = []
 
+    def _observe_contours(self) -> None:
+        """What is said of a contour holds for what was drawn: look again when it is drawn anew."""
+        self._forget_contours()
+        for node in {each.node for each in self._results.rows}:
+            drawn = node.GetSegmentation()
+            tag = drawn.AddObserver(slicer.vtkSegmentation.SourceRepresentationModified, lambda *_words: self._redrawn())
+            self._contours.append((drawn, tag))
+
+    def _forget_contours(self) -> None:
+        for drawn, tag in self._contours:
+            drawn.RemoveObserver(tag)
+        self._contours = []
+
     def _on_scrolled(self, slice_node: Any, _event: str) -> None:
         index = self._shown_in(slice_node)
         if index is not None and index != self._scrolled_to:
@@ -166,6 +194,14 @@ class ReviewPanel:
         """The slice of the chosen contour's follow-up that a view shows, or None."""
         row = self.row
         if row is None or row.node.GetScene() is None or row.followup is None or row.obstacle:
+            return None
+        # With another CT in the view, or the contour hidden, nobody sees whether the contour is right.
+        logic = slicer.app.applicationLogic().GetSliceLogic(slice_node)
+        layers = None if logic is None else logic.GetSliceCompositeNode()
+        if layers is None or layers.GetBackgroundVolumeID() != row.followup.GetID():
+            return None
+        display = row.node.GetDisplayNode()
+        if not (display.GetVisibility() and display.GetSegmentVisibility(row.identifier)):
             return None
         return SlicePlaces.of(row.followup).shown_in(slice_node)
 
@@ -207,7 +243,8 @@ def _same(one: ResultRow, other: ResultRow) -> bool:
 def _told(row: ResultRow) -> str:
     """What is said of the chosen contour: why it is flagged, who decided."""
     state = review_state(row.node, row.identifier)
-    words = [_("Why it is flagged: {0}").format(reason) for reason in row.reasons]
+    words = [row.fault] if row.fault else []
+    words += [_("Why it is flagged: {0}").format(reason) for reason in row.reasons]
     if state.reviewer:
         words.append(f"{state.decision.value if state.decision else ''}, {state.reviewer}, {state.time}")
     return "\n".join(words)

@@ -22,11 +22,19 @@ class RunPanel:
     :param ui: widgets ``applyButton``, ``progressBar`` and ``statusLabel``.
     :param logic: the module's logic.
     :param request: makes what the person chose; raises :class:`InputError` where that cannot be run.
+    :param began: called when a run has begun.
     :param ended: called with the new nodes when a run has ended, also by a fault.
     """
 
-    def __init__(self, ui: Any, logic: Any, request: Callable[[], RunRequest], ended: Callable[[list[Any]], None]) -> None:
-        self._ui, self._logic, self._request, self._ended = ui, logic, request, ended
+    def __init__(
+        self,
+        ui: Any,
+        logic: Any,
+        request: Callable[[], RunRequest],
+        began: Callable[[], None],
+        ended: Callable[[list[Any]], None],
+    ) -> None:
+        self._ui, self._logic, self._request, self._began, self._ended = ui, logic, request, began, ended
         self._lacking = ""
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_MS)
@@ -44,6 +52,9 @@ class RunPanel:
             button.text, button.enabled, button.toolTip = _("Cancel"), True, _("End this run.")
             return
         button.text = _("Propagate")
+        if self._logic.updating:
+            button.enabled, button.toolTip = False, _("A contour is being segmented again: wait for it.")
+            return
         try:
             if lacking:
                 raise InputError(lacking)
@@ -72,13 +83,15 @@ class RunPanel:
             self._ui.progressBar.value = 0
             self._ui.progressBar.visible = True
             try:
-                self._logic.start(request, self._show)
+                with slicer.util.WaitCursor():  # the CTs are handed over
+                    self._logic.start(request, self._show)
             except Exception:
                 self._ui.progressBar.visible = False
                 self._ui.statusLabel.text = ""
                 raise
             self._timer.start()
             self.refresh(self._lacking)
+            self._began()
 
     def _confirmed(self, request: RunRequest) -> bool:
         """What a person accepted or edited is kept beside the new contours, and that is said first."""
@@ -105,8 +118,8 @@ class RunPanel:
         words = [*run.warnings, *run.problems]
         if run.error:
             words.insert(0, run.error)
-        elif not words:
-            words = [_("done: look at every contour before you use it")]
+        elif run.nodes:
+            words.insert(0, _("done: look at every contour before you use it"))
         self._ui.statusLabel.text = "\n".join(words)
         self.refresh(self._lacking)
         self._ended(run.nodes)

@@ -33,15 +33,19 @@ class SlicesTable:
 
     def show(self, row: ResultRow | None) -> None:
         """Show the slices of a contour, or none."""
-        slices = [] if row is None else doubtful_first(row.slices)
-        self._indices = [each.index for each in slices]
-        self._table.setRowCount(len(slices))
-        if row is None:
+        if row is None or row.obstacle:
+            self._indices = []
+            self._table.setRowCount(0)
             return
-        looked_at, wanted = seen(row.node, row.identifier), set(unseen(row.node, row.identifier, row.slices))
-        for number, each in enumerate(slices):
-            state = _("yes") if each.index in looked_at else _("must be") if each.index in wanted else ""
-            texts = [str(each.index), f"{each.review_priority:.2f}", state, strongest_signal(each)]
+        looked_at, wanted = seen(row.node, row.identifier), unseen(row.node, row.identifier, row.slices)
+        lines = {each.index: (f"{each.review_priority:.2f}", strongest_signal(each)) for each in doubtful_first(row.slices)}
+        if not row.slices:  # nothing tells which slices are doubtful, but ends and middle have to be looked at all the same
+            lines = {index: ("", _("no doubt is recorded")) for index in (*wanted, *sorted(looked_at - set(wanted)))}
+        self._indices = list(lines)
+        self._table.setRowCount(len(lines))
+        for number, (index, (priority, why)) in enumerate(lines.items()):
+            state = _("yes") if index in looked_at else _("must be") if index in wanted else ""
+            texts = [str(index), priority, state, why]
             for column, text in enumerate(texts):
                 self._table.setItem(number, column, qt.QTableWidgetItem(text))
 

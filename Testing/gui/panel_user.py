@@ -115,4 +115,11 @@ class PanelUser:
         return str(self.host.dialogs.texts()[-1])
 
     def _advanced(self) -> tuple[str, ...]:
-        return ("downloadButton", "verifyButton", "checkpointButton", "modelFolderButton", "clearModelButton")
+        return (
+            "downloadButton",
+            "verifyButton",
+            "checkpointButton",
+            "modelFolderButton",
+            "clearModelButton",
+            "weightsFolderButton",
+        )

@@ -90,6 +90,7 @@ def test_a_model_without_weights_disables_apply_and_a_file_of_ones_own_enables_i
     assert ready.ui.modelLabel.text == "not on this computer"
     assert not ready.ui.verifyButton.enabled
     file = tmp_path / "weights é.pth"
+    file.touch()
     ready.host.dialogs.answer("path", str(file))
     ready.click("checkpointButton")
     assert "weights é.pth; nothing is known of its accuracy" in ready.ui.modelLabel.text

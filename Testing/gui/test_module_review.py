@@ -316,7 +316,10 @@ def test_a_damaged_record_takes_the_figures_away_and_not_the_contour(reviewed: A
     reviewed.widget.enter()
     assert reviewed.table() == [["Phantom follow-up CT", "tumour", "", "6.1", "", "", "", "", "unreviewed"]]
     reviewed.click_row("resultsTable", 0)
-    assert reviewed.table("slicesTable") == []
+    assert "its record cannot be read (damaged)" in reviewed.ui.reasonsLabel.text
+    assert [each[:3] for each in reviewed.table("slicesTable")] == [
+        *(["5", "", "must be"], ["9", "", "must be"], ["7", "", "yes"], ["8", "", "yes"]),
+    ]
     assert not reviewed.ui.editPromptsButton.enabled
 
 

@@ -57,7 +57,7 @@ def test_a_run_tells_how_far_it_is_and_ends_with_a_contour_to_review(user: Any, 
     user.worker.visit(0, carried(followup))
     user.worker.finish("the prior's slices are thick")
     user.wait()
-    assert user.status == "the prior's slices are thick"
+    assert user.status == "done: look at every contour before you use it\nthe prior's slices are thick"
     assert user.ui.progressBar.isHidden()
     assert user.table() == [["Phantom follow-up CT", "tumour", "10.0", "6.1", "-39 %", "5.0", "0.90", "found", "unreviewed"]]
     assert user.widget.panel._review.row is not None
@@ -83,7 +83,7 @@ def test_a_failed_follow_up_does_not_take_the_others_with_it(user: Any) -> None:
     prior, segmentation, followups = add_visits(3)
     user.choose(prior, segmentation, *followups)
     user.run(carried(followups[0]), "it is another part of the body", carried(followups[2], gone=True))
-    assert user.status == "Phantom follow-up CT 2: it is another part of the body"
+    assert user.status.splitlines()[1:] == ["Phantom follow-up CT 2: it is another part of the body"]
     assert [row[0] for row in user.table()] == ["Phantom follow-up CT", "Phantom follow-up CT 3"]
     assert [row[7] for row in user.table()] == ["found", "no lesion found"]
     assert user.widget.panel._review.row.followup is followups[0]

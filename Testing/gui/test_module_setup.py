@@ -193,3 +193,15 @@ def test_the_sample_visits_are_offered_in_the_module_sample_data(user: Any) -> N
     slicer.app._emit("startupCompleted()")
     (source,) = SampleData.SampleDataLogic.sampleDataSourcesByCategory("P2SAMSlicer")
     assert source.sampleName == "P2SAMSlicerLung"
+
+
+def test_the_panel_fits_into_the_width_that_slicer_gives_it(user: Any) -> None:
+    from PySide6 import QtWidgets
+
+    user.ui.advancedSection.collapsed = False
+    user.host.process_events()
+    panel = user.host.panel(user.widget)
+    assert QtWidgets.QWidget.minimumSizeHint(panel).width() <= 460
+    header = user.ui.resultsTable.horizontalHeader()
+    shown = [user.ui.resultsTable.horizontalHeaderItem(header.logicalIndex(place)).text() for place in range(4)]
+    assert shown == ["Visit", "Segment", "Status", "Outcome"]

@@ -78,6 +78,11 @@ def _library_as_before() -> Any:
     for name in [each for each in sys.modules if each.startswith(("P2SAMSlicerLib.mrml.", PANEL))]:
         del sys.modules[name]
     sys.modules.update(before)
+    # The package remembers its modules by itself, too: "from package import module" asks it and not sys.modules.
+    import P2SAMSlicerLib.mrml as package
+
+    for name in [each for each in vars(package) if f"P2SAMSlicerLib.mrml.{each}" in before]:
+        setattr(package, name, before[f"P2SAMSlicerLib.mrml.{name}"])
 
 
 def exercise(host: Any, file: Path) -> None:

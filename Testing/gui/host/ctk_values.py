@@ -7,7 +7,7 @@ from typing import Any
 from PySide6 import QtCore, QtWidgets
 
 from host import signals
-from host.standin import HostProperty, standin
+from host.standin import HostProperty, setter, standin
 
 SLIDER_STEPS = 1000
 
@@ -17,6 +17,15 @@ def row(owner: Any) -> Any:
     layout = QtWidgets.QHBoxLayout(owner)
     layout.setContentsMargins(0, 0, 0, 0)
     return layout
+
+
+def fit(spin: Any, owner: Any) -> None:
+    """Give Qt's spin box the limits and the look of the widget that holds it."""
+    spin.setDecimals(owner.decimals)
+    spin.setRange(owner.minimum, owner.maximum)
+    spin.setSingleStep(owner.singleStep)
+    spin.setPrefix(owner.prefix)
+    spin.setSuffix(owner.suffix)
 
 
 @standin("ctk", ("valueChanged(double)", "decimalsChanged(int)", "editingFinished()"))
@@ -62,20 +71,12 @@ class ctkDoubleSpinBox(QtWidgets.QWidget):
         """The number as it is shown, without prefix and suffix."""
         return str(QtWidgets.QDoubleSpinBox.cleanText(self._h_spin))
 
-    def setValue(self, number: float) -> None:
-        """Assign the number."""
-        self.value = number
-
+    setValue = setter("value")
     setValueAlways = setValue
     setValueIfDifferent = setValue
 
-    def setDecimals(self, count: int) -> None:
-        """Assign the number of digits."""
-        self.decimals = count
-
-    def setReadOnly(self, value: bool) -> None:
-        """Assign whether the user may write."""
-        self.readOnly = value
+    setDecimals = setter("decimals")
+    setReadOnly = setter("readOnly")
 
     def stepUp(self) -> None:
         """One step more."""
@@ -88,11 +89,7 @@ class ctkDoubleSpinBox(QtWidgets.QWidget):
     def _h_apply(self) -> None:
         spin = getattr(self, "_h_spin", None)
         if spin is not None:
-            spin.setDecimals(self.decimals)
-            spin.setRange(self.minimum, self.maximum)
-            spin.setSingleStep(self.singleStep)
-            spin.setPrefix(self.prefix)
-            spin.setSuffix(self.suffix)
+            fit(spin, self)
             spin.setReadOnly(self.readOnly)
 
 
@@ -140,17 +137,10 @@ class ctkSliderWidget(QtWidgets.QWidget):
     def value(self, number: Any) -> None:
         self._h_spin.setValue(float(number))
 
-    def setValue(self, number: float) -> None:
-        """Assign the number."""
-        self.value = number
+    setValue = setter("value")
+    setDecimals = setter("decimals")
 
-    def setDecimals(self, count: int) -> None:
-        """Assign the number of digits."""
-        self.decimals = count
-
-    def setSpinBoxVisible(self, visible: bool) -> None:
-        """Show or hide the spin box."""
-        self.spinBoxVisible = visible
+    setSpinBoxVisible = setter("spinBoxVisible")
 
     def reset(self) -> None:
         """Back to the smallest number."""
@@ -158,11 +148,7 @@ class ctkSliderWidget(QtWidgets.QWidget):
 
     def _h_apply(self) -> None:
         if getattr(self, "_h_busy", None) is not None:
-            self._h_spin.setDecimals(self.decimals)
-            self._h_spin.setRange(self.minimum, self.maximum)
-            self._h_spin.setSingleStep(self.singleStep)
-            self._h_spin.setPrefix(self.prefix)
-            self._h_spin.setSuffix(self.suffix)
+            fit(self._h_spin, self)
             self._h_place()
 
     def _h_place(self) -> None:
@@ -189,8 +175,8 @@ class ctkRangeWidget(QtWidgets.QWidget):
     minimum = HostProperty(0.0, lambda owner: owner._h_apply())
     maximum = HostProperty(99.0, lambda owner: owner._h_apply())
     singleStep = HostProperty(1.0, lambda owner: owner._h_apply())
-    prefix = HostProperty("")
-    suffix = HostProperty("")
+    prefix = HostProperty("", lambda owner: owner._h_apply())
+    suffix = HostProperty("", lambda owner: owner._h_apply())
     tickInterval = HostProperty(0.0)
     tracking = HostProperty(True)
     symmetricMoves = HostProperty(False)
@@ -241,15 +227,11 @@ class ctkRangeWidget(QtWidgets.QWidget):
         """Assign the limits."""
         self.minimum, self.maximum = lower, upper
 
-    def setDecimals(self, count: int) -> None:
-        """Assign the number of digits."""
-        self.decimals = count
+    setDecimals = setter("decimals")
 
     def _h_apply(self) -> None:
         for spin in getattr(self, "_h_spins", ()):
-            spin.setDecimals(self.decimals)
-            spin.setRange(self.minimum, self.maximum)
-            spin.setSingleStep(self.singleStep)
+            fit(spin, self)
 
     def _h_changed(self) -> None:
         signals.emit(self, "minimumValueChanged(double)", self.minimumValue)

@@ -72,9 +72,8 @@ def set_scene(owner: Any, scene: Any) -> None:
     signals.emit(owner, SCENE_CHANGED, scene)
 
 
-@standin("slicer", (SCENE_CHANGED,))
-class qMRMLWidget(QtWidgets.QWidget):
-    """A widget that hands its scene on."""
+class KnowsScene:
+    """Keeps the scene and tells when it is another one; whether Python sees these methods, the tables say."""
 
     def mrmlScene(self) -> Any:
         """The scene."""
@@ -86,12 +85,13 @@ class qMRMLWidget(QtWidgets.QWidget):
 
 
 @standin("slicer", (SCENE_CHANGED,))
-class qSlicerWidget(QtWidgets.QWidget):
-    """A widget that hands its scene on; other than a qMRMLWidget it does not tell it."""
+class qMRMLWidget(KnowsScene, QtWidgets.QWidget):
+    """A widget that hands its scene on."""
 
-    def setMRMLScene(self, scene: Any) -> None:
-        """Assign the scene."""
-        set_scene(self, scene)
+
+@standin("slicer", (SCENE_CHANGED,))
+class qSlicerWidget(KnowsScene, QtWidgets.QWidget):
+    """A widget that hands its scene on; other than a qMRMLWidget it does not tell it."""
 
 
 @standin("slicer")
@@ -112,7 +112,7 @@ class qMRMLSliderWidget(ctkSliderWidget):
 
 
 @standin("slicer", (SCENE_CHANGED, "selectionChanged()"))
-class qMRMLTableView(QtWidgets.QTableView):
+class qMRMLTableView(KnowsScene, QtWidgets.QTableView):
     """The rows of a table node."""
 
     transposed = HostProperty(False)
@@ -125,14 +125,6 @@ class qMRMLTableView(QtWidgets.QTableView):
         self._h_observers = Observers(self)
         QtWidgets.QTableView.setModel(self, QtGui.QStandardItemModel(self))
         self._h_watch_selection()
-
-    def mrmlScene(self) -> Any:
-        """The scene."""
-        return signals.store(self).get("scene")
-
-    def setMRMLScene(self, scene: Any) -> None:
-        """Assign the scene."""
-        set_scene(self, scene)
 
     def mrmlTableNode(self) -> Any:
         """The node shown."""
@@ -172,7 +164,7 @@ class qMRMLTableView(QtWidgets.QTableView):
 
 
 @standin("slicer", (SCENE_CHANGED,))
-class qMRMLPlotView(QtWidgets.QWidget):
+class qMRMLPlotView(KnowsScene, QtWidgets.QWidget):
     """The chart of a plot view node; in the host a note of what it was given, and its title."""
 
     title = HostProperty("")
@@ -180,10 +172,6 @@ class qMRMLPlotView(QtWidgets.QWidget):
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
         self._h_node: Any = None
-
-    def setMRMLScene(self, scene: Any) -> None:
-        """Assign the scene."""
-        set_scene(self, scene)
 
     def setMRMLPlotViewNode(self, node: Any) -> None:
         """Show the chart of a view node."""

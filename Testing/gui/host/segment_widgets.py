@@ -10,7 +10,7 @@ from host import signals
 from host.ctk_values import row
 from host.mrml_widgets import Observers, qMRMLWidget, set_scene
 from host.node_combo_box import qMRMLNodeComboBox
-from host.standin import HostProperty, standin
+from host.standin import HostProperty, setter, standin
 
 
 def segment_ids(node: Any) -> list[str]:
@@ -228,17 +228,10 @@ class qMRMLSegmentsTableView(qMRMLWidget):
         """Choose nothing."""
         self._h_table.clearSelection()
 
-    def setSelectionMode(self, mode: int) -> None:
-        """How many rows may be chosen."""
-        self.selectionMode = mode
+    setSelectionMode = setter("selectionMode")
+    setHeaderVisible = setter("headerVisible")
 
-    def setHeaderVisible(self, visible: bool) -> None:
-        """Show or hide the header."""
-        self.headerVisible = visible
-
-    def setReadOnly(self, value: bool) -> None:
-        """Whether names may be edited."""
-        self.readOnly = value
+    setReadOnly = setter("readOnly")
 
     def tableWidget(self) -> Any:
         """The table inside."""

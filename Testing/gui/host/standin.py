@@ -70,6 +70,16 @@ def standin(module: str, own_signals: tuple[str, ...] = ()) -> Callable[[Kind], 
     return register
 
 
+def setter(name: str) -> Callable[[Any, Any], None]:
+    """A method of a stand-in that assigns one of its properties, for the few setters that Python sees."""
+
+    def assign(self: Any, value: Any) -> None:
+        setattr(self, name, value)
+
+    assign.__doc__ = f"Assign {name}."
+    return assign
+
+
 def check_names(facts: Facts) -> list[str]:
     """Names and signals that stand-ins define and the release does not have: faults of the host itself."""
     wrong = []

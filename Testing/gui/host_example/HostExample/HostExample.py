@@ -90,6 +90,7 @@ class HostExampleWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
             self._parameterNodeGuiTag = None
             self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._checkCanApply)
+            self._parameterNode = None  # else enter() would remove the observer once more
 
     def onSceneStartClose(self, caller, event):
         self.setParameterNode(None)
@@ -105,10 +106,11 @@ class HostExampleWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self._parameterNode:
             self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
             self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._checkCanApply)
-        self._parameterNode = inputParameterNode
-        if self._parameterNode:
-            self._parameterNodeGuiTag = self._parameterNode.connectGui(self.ui)
-            self.addObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._checkCanApply)
+        self._parameterNode = None
+        if inputParameterNode:
+            self._parameterNodeGuiTag = inputParameterNode.connectGui(self.ui)
+            self.addObserver(inputParameterNode, vtk.vtkCommand.ModifiedEvent, self._checkCanApply)
+            self._parameterNode = inputParameterNode
             self._checkCanApply()
 
     def onSegmentationChanged(self, node):
