@@ -146,6 +146,8 @@ class P2SAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.parent.isEntered:
             self.initializeParameterNode()
             self.panel.refresh()
+        else:
+            self.panel.watch()
 
     @vtk.calldata_type(vtk.VTK_OBJECT)  # type: ignore[untyped-decorator]
     def onNodeRemoved(self, _caller: Any = None, _event: Any = None, node: Any = None) -> None:
@@ -275,6 +277,9 @@ class P2SAMSlicerLogic(ScriptedLoadableModuleLogic):
         :param request: :class:`P2SAMSlicerLib.mrml.propagation_run.RunRequest`.
         :raises ValueError: it cannot be run, or another run is under way.
         """
+        from P2SAMSlicerLib.packages import check_packages
+
+        check_packages()
         from P2SAMSlicerLib.mrml.propagation_run import PropagationRun
         from P2SAMSlicerLib.run_progress import ProgressEstimate
 
@@ -366,17 +371,10 @@ class P2SAMSlicerTest(ScriptedLoadableModuleTest):
 
     def runTest(self) -> None:
         """All tests."""
-        from P2SAMSlicerLib.packages import missing_packages
-
         self.setUp()
         self.test_wrongInputIsRefused()
-        lacking = missing_packages().in_words()
-        if lacking:
-            self.delayDisplay(f"Not all was tested: {lacking}")
-            return
         self.setUp()
         self.test_contourIsCarried()
-        self.delayDisplay("Test passed")
 
     def test_wrongInputIsRefused(self) -> None:
         """Nothing is started without a CT; needs no package."""
@@ -387,6 +385,12 @@ class P2SAMSlicerTest(ScriptedLoadableModuleTest):
 
     def test_contourIsCarried(self) -> None:
         """A ball in a phantom is carried to a second visit, in the worker process."""
+        from P2SAMSlicerLib.packages import missing_packages
+
+        lacking = missing_packages().in_words()
+        if lacking:
+            self.delayDisplay(f"Not all was tested: {lacking}")
+            return
         from P2SAMSlicerLib.mrml.review_nodes import contours_to_review
         from P2SAMSlicerLib.mrml.sample_visits import add_phantom_visits
 
@@ -397,3 +401,4 @@ class P2SAMSlicerTest(ScriptedLoadableModuleTest):
         finally:
             logic.close()
         self.assertEqual(len(contours_to_review(node)), 1)
+        self.delayDisplay("Test passed")

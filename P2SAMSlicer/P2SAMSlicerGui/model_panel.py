@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import qt
+import slicer
 import slicer.util
 from P2SAMSlicerLib.models import store
 from P2SAMSlicerLib.models.background_download import BackgroundDownload
@@ -16,6 +17,8 @@ from P2SAMSlicerLib.packages import missing_packages
 from slicer.i18n import tr as _
 
 POLL_MS = 200
+#: Setting in which the file of weights is kept that was chosen last on this computer: a scene may name another one.
+WEIGHTS_SETTING = "P2SAMSlicer/WeightsFile"
 
 
 class ModelPanel:
@@ -63,6 +66,11 @@ class ModelPanel:
         return self._checkpoint
 
     @property
+    def own_word(self) -> bool:
+        """Whether the file of weights is one that a person chose on this computer, and is taken at that person's word."""
+        return self._checkpoint is not None and _chosen_here(self._checkpoint)
+
+    @property
     def lacking(self) -> str:
         """What is missing to run the model, in words; empty if nothing is."""
         if self._unknown:
@@ -71,6 +79,10 @@ class ModelPanel:
             )
         if self._checkpoint is not None and not self._checkpoint.is_file():
             return str(_("{0}: this file of weights is no longer there: choose it again, or Clear (section Advanced)")).format(
+                self._checkpoint.name
+            )
+        if self._checkpoint is not None and not self.own_word:
+            return str(_("{0}: the scene names this file of weights: choose it again, or Clear (section Advanced)")).format(
                 self._checkpoint.name
             )
         if self._checkpoint is not None or not _packages_are_there() or store.find(self.model) is not None:
@@ -107,7 +119,7 @@ class ModelPanel:
             words = _("fetching {0}: {1} of {2} MB").format(
                 self._download.model, self._download.done // 1_000_000, self._download.total // 1_000_000
             )
-        elif self._checkpoint is not None and not self._checkpoint.is_file():
+        elif self._checkpoint is not None and self.lacking:
             words = self.lacking
         elif self._checkpoint is not None:
             words = _("file of your own: {0}; nothing is known of its accuracy").format(self._checkpoint.name)
@@ -171,6 +183,7 @@ class ModelPanel:
         names = _("Weights (*.pth *.pt *.safetensors)")
         chosen = qt.QFileDialog.getOpenFileName(self._ui.checkpointButton, _("Weights for this model"), "", names)
         if chosen:
+            slicer.app.settings().setValue(WEIGHTS_SETTING, str(Path(chosen)))
             self._choose(Path(chosen))
 
     def _on_weights_folder(self) -> None:
@@ -205,6 +218,11 @@ class ModelPanel:
             store.remove(self.model)
             self.refresh()
             self._changed()
+
+
+def _chosen_here(checkpoint: Path) -> bool:
+    """Whether a person chose the file here; a scene of somebody else's may name any."""
+    return str(slicer.util.settingsValue(WEIGHTS_SETTING, "")) == str(checkpoint)
 
 
 def _packages_are_there() -> bool:

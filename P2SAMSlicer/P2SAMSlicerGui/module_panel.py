@@ -8,6 +8,7 @@ from typing import Any
 import qt
 import slicer
 from P2SAMSlicerLib.errors import InputError
+from P2SAMSlicerLib.mrml.contour_watch import ContourWatch
 from P2SAMSlicerLib.mrml.prompt_update import ModelChoice
 from P2SAMSlicerLib.mrml.propagation_run import RunRequest
 from P2SAMSlicerLib.mrml.result_nodes import is_result
@@ -42,6 +43,7 @@ class ModulePanel:
         self._prompts = PromptsPanel(ui, logic, self.model_choice, self._on_updating, self._on_updated)
         self._review = ReviewPanel(ui, logic, self._prompts.show, self._on_redrawn)
         ui.followUpSelector.connect("checkedNodesChanged()", self._on_followups)
+        self._watch = ContourWatch(lambda _node, _ids: self._on_redrawn())
         self._mode = "clinical"
         self._soon = qt.QTimer()
         self._soon.setSingleShot(True)
@@ -54,10 +56,15 @@ class ModulePanel:
         self._lacking = self._packages.refresh()
         self._model.refresh()
         remove_leftovers()
+        self._watch.start()
         self._review.refresh()
         if self._review.row is None:
             self._prompts.hide()
         self.parameters_changed()
+
+    def watch(self) -> None:
+        """Contours came into the scene: an edit takes their decisions back at once, whichever module is shown."""
+        self._watch.start()
 
     def refresh_soon(self) -> None:
         """Refresh when the application has done what it does, and once for all of it."""
@@ -105,6 +112,7 @@ class ModulePanel:
     def scene_closes(self) -> None:
         """End what works on this scene."""
         self._run.stop()
+        self._watch.stop()
         self._review.close()
         self._prompts.close()
         self._carry.show(None)
@@ -156,10 +164,10 @@ class ModulePanel:
         )
 
     def model_choice(self) -> ModelChoice:
-        """The model that was chosen; a file that a person chose is taken at that person's word."""
+        """The model that was chosen; a file that a person chose here is taken at that person's word."""
         parameters, checkpoint = self._parameters(), self._model.checkpoint
         device = "auto" if parameters is None else parameters.device
-        return ModelChoice(self._model.model, checkpoint, checkpoint is not None, device)
+        return ModelChoice(self._model.model, checkpoint, self._model.own_word, device)
 
     def _refresh_run(self) -> None:
         self._run.refresh(self._lacking or self._model.lacking)
@@ -203,6 +211,7 @@ class ModulePanel:
         self._prompts.refresh()
 
     def _on_run_ended(self, nodes: list[Any]) -> None:
+        self._watch.start()
         self._review.refresh()
         self._prompts.refresh()
         # Slices that are shown count as looked at: not while the person works in another module.

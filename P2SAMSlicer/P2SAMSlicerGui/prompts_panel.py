@@ -11,6 +11,7 @@ from P2SAMSlicerLib.mrml.prompt_nodes import (
     edited_box,
     edited_prompts,
     place_point,
+    prompts_are_shown,
     show_box,
     show_prompts,
     slice_with_box,
@@ -62,7 +63,7 @@ class PromptsPanel:
     def show(self, row: ResultRow, index: int) -> None:
         """Another slice is shown."""
         # What a person has moved and not yet updated stays while the same contour is looked through.
-        if row.revision != self._revision:
+        if row.revision != self._revision or not prompts_are_shown(row.node):
             show_prompts(row.node, row.slices)
             self._revision, self._boxes = row.revision, {}
         elif self._row is not None:
@@ -124,9 +125,10 @@ class PromptsPanel:
         self.refresh()
 
     def _place(self, positive: bool) -> None:
-        if self._row is not None:
-            place_point(self._row.node, positive)
-            unlock(self._row.node, True)
+        with slicer.util.tryWithErrorDisplay(_("No point can be added."), waitCursor=False):
+            if self._row is not None:
+                place_point(self._row.node, positive)
+                unlock(self._row.node, True)
 
     def _on_update(self, _checked: bool = False) -> None:
         with slicer.util.tryWithErrorDisplay(_("The slice could not be segmented again."), waitCursor=False):

@@ -10,7 +10,7 @@ import numpy as np
 import qt
 import slicer
 from P2SAMSlicerLib.errors import InputError
-from P2SAMSlicerLib.mrml.record_nodes import RECORD_ROLE, record_of
+from P2SAMSlicerLib.mrml.record_nodes import RECORD_ROLE, check_lies_as_recorded, record_of
 from P2SAMSlicerLib.mrml.result_nodes import SOURCE_TAG, is_result
 from P2SAMSlicerLib.mrml.review_nodes import contour_volume_ml, contours_to_review, review_state
 from P2SAMSlicerLib.mrml.segment_nodes import tag_of
@@ -45,7 +45,7 @@ class ResultRow:
     def obstacle(self) -> str:
         """Why the contour cannot be looked at now, in words; empty if nothing is in the way."""
         try:
-            SlicePlaces.of(self.followup)
+            check_lies_as_recorded(self.node, SlicePlaces.of(self.followup).grid)
         except InputError as error:
             return str(error)
         return ""

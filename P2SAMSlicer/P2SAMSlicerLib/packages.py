@@ -65,6 +65,16 @@ def missing_packages(requirements: Path | None = None) -> MissingPackages:
     )
 
 
+def check_packages() -> None:
+    """Refuse to begin what would end with the name of a package that nobody knows.
+
+    :raises InputError: packages are missing; the message names them.
+    """
+    lacking = missing_packages().in_words()
+    if lacking:
+        raise InputError(f"{lacking} (the module P2SAMSlicer installs them)")
+
+
 def pip_arguments(requirements: Sequence[str], pins: Path, bundle: Path | None = None) -> list[str]:
     """Arguments of ``pip install`` that add packages and change none; see :func:`pin_installed`.
 

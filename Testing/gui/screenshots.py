@@ -56,8 +56,6 @@ def make_picture(host: Any, out: Path) -> None:
     add_lung_visits()
     widget.enter()
     host.process_events()
-    from host.slice_views import panel_picture
-
     host.click(widget.ui.applyButton)
     host.wait_until(lambda: not widget.logic.running, RUN_SECONDS)
     if widget.logic.lastRun.error:
@@ -69,6 +67,13 @@ def make_picture(host: Any, out: Path) -> None:
     host.click(widget.ui.updateButton)
     host.wait_until(lambda: not widget.logic.updating, RUN_SECONDS)
     host.process_events()
+    draw(host, widget, out)
+
+
+def draw(host: Any, widget: Any, out: Path) -> None:
+    """The panel as it is now, and the slice views beside it, as ``review.png``."""
+    from host.slice_views import panel_picture
+
     with tempfile.TemporaryDirectory() as folder:
         panel_picture(host.panel(widget), Path(folder) / "panel.png", PANEL_WIDTH)
         views = slice_views(Path(folder))

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from P2SAMSlicerLib.mrml.review_nodes import seen
+from P2SAMSlicerLib.mrml.segment_nodes import tag_of
+from P2SAMSlicerLib.result_files import STATUS_TAG
 from phantom_results import add_segment, add_visits, carried
 
 
@@ -55,6 +57,24 @@ def test_a_contour_that_changes_under_the_panel_is_no_longer_called_accepted(rev
     redraw(reviewed)
     reviewed.host.wait_until(lambda: reviewed.table()[0][8] == "changed since the decision, edited")
     assert float(reviewed.table()[0][3]) < volume
+
+
+def test_an_acceptance_is_taken_back_at_once_also_while_another_module_is_shown(reviewed: Any) -> None:
+    from P2SAMSlicerLib.mrml.review_nodes import Decision, review_state
+
+    reviewed.ui.reviewerEdit.text = "A. B."
+    for _ in range(2):
+        reviewed.click("nextDoubtfulButton")
+    reviewed.click("acceptButton")
+    row = reviewed.widget.panel._review.row
+    assert review_state(row.node, row.identifier).decision is Decision.ACCEPTED
+    assert tag_of(row.segment, STATUS_TAG) == "completed"
+    reviewed.host.select("SegmentEditor")
+    redraw(reviewed)
+    # Slicer's own table of segments shows this, whatever module is open, and so does a saved file.
+    assert tag_of(row.segment, STATUS_TAG) != "completed"
+    reviewed.host.select("P2SAMSlicer")
+    assert reviewed.table()[0][8] == "changed since the decision, edited"
 
 
 def test_strokes_in_another_module_are_read_when_this_one_is_entered(reviewed: Any) -> None:

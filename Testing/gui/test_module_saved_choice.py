@@ -53,6 +53,19 @@ def test_model_and_file_come_back_with_the_scene(ready: Any, tmp_path: Path) -> 
     assert "weights é.pth; nothing is known of its accuracy" in ready.ui.modelLabel.text
 
 
+def test_a_file_that_only_the_scene_names_is_not_used_until_a_person_chooses_it(ready: Any, tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    file.touch()
+    ready.parameters.weightsFile = str(file)
+    assert ready.hint.startswith("weights.pth: the scene names this file of weights: choose it again, or Clear")
+    assert ready.ui.modelLabel.text == ready.hint
+    assert not ready.ui.applyButton.enabled
+    assert not ready.widget.panel.model_choice().allow_unverified  # an update asks with it, too
+    choose_file(ready, file)
+    assert ready.ui.applyButton.enabled
+    assert ready.widget.panel.model_choice().allow_unverified
+
+
 def test_a_file_that_is_gone_is_told_and_can_be_cleared(ready: Any, tmp_path: Path) -> None:
     file = tmp_path / "weights.pth"
     file.touch()

@@ -205,3 +205,24 @@ def test_the_panel_fits_into_the_width_that_slicer_gives_it(user: Any) -> None:
     header = user.ui.resultsTable.horizontalHeader()
     shown = [user.ui.resultsTable.horizontalHeaderItem(header.logicalIndex(place)).text() for place in range(4)]
     assert shown == ["Visit", "Segment", "Status", "Outcome"]
+
+
+def test_the_sections_come_in_the_order_of_the_work(user: Any) -> None:
+    names = ("packagesSection", "priorSection", "followUpSection", "runSection", "reviewSection", "advancedSection")
+    layout = user.ui.priorSection.parentWidget().layout()
+    places = [layout.indexOf(getattr(user.ui, name)) for name in names]
+    assert min(places) >= 0
+    assert places == sorted(places)
+
+
+def test_without_packages_the_sample_and_the_console_say_which_are_missing(user: Any, monkeypatch: Any) -> None:
+    import pytest
+    from P2SAMSlicerLib import packages
+    from P2SAMSlicerLib.mrml.sample_visits import add_lung_visits
+
+    prior, segmentation, followups = add_visits()
+    monkeypatch.setattr(packages, "missing_packages", lambda: packages.MissingPackages((), (), ("filelock>=3",)))
+    for attempt in (add_lung_visits, lambda: user.logic.propagate(prior, segmentation, followups)):
+        with pytest.raises(ValueError, match="missing: filelock>=3"):
+            attempt()
+    assert not user.logic.running

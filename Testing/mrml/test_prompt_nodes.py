@@ -103,6 +103,13 @@ def test_in_all_48_axis_orders_nothing_is_edited_and_points_lie_where_the_patien
         scene.Clear(False)
 
 
+def test_points_inside_and_outside_are_told_apart_without_their_colours() -> None:
+    node = result_in_scene(*visit())
+    show_prompts(node, visit()[2])
+    glyphs = {node.GetNodeReference(role).GetDisplayNode().GetGlyphType() for role in (POSITIVE_ROLE, NEGATIVE_ROLE)}
+    assert len(glyphs) == 2
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_oblique_visits_under_turned_parents_read_back_what_was_shown(seed: int) -> None:
     storage = STORAGES[7 * seed + 3]

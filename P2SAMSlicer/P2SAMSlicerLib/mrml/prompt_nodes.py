@@ -1,7 +1,8 @@
 """The chosen prompts as markups of the scene, and what a person made of them.
 
-Positive points are green, negative ones red; both lists hold the points of all slices of one contour, each on its slice. The
-box of the slice that is shown is a region of interest. All are locked until prompts are edited, and belong to the result.
+Positive points are green balls, negative ones red crosses; both lists hold the points of all slices of one contour, each on
+its slice. The box of the slice that is shown is a region of interest. All are locked until prompts are edited, and belong to
+the result.
 """
 
 from __future__ import annotations
@@ -237,6 +238,8 @@ def _points_node(node: Any, role: str, label: int) -> Any:
     points.SetControlPointLabelFormat("")
     points.GetDisplayNode().SetPointLabelsVisibility(False)
     points.GetDisplayNode().SetGlyphScale(2.0)
+    if not label:  # told apart without their colours, too
+        points.GetDisplayNode().SetGlyphTypeFromString("ThickCross2D")
     return points
 
 

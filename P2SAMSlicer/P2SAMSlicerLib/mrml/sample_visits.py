@@ -10,6 +10,7 @@ from P2SAMSlicerLib import demo_data
 from P2SAMSlicerLib.geometry import Grid
 from P2SAMSlicerLib.mrml.segment_masks import write_mask
 from P2SAMSlicerLib.mrml.volume_nodes import matrix_from_grid
+from P2SAMSlicerLib.packages import check_packages
 from P2SAMSlicerLib.volume import BoolArray, Volume
 
 DESCRIPTION = (
@@ -22,8 +23,9 @@ def add_lung_visits() -> list[Any]:
     """Fetch the demonstration's CT (its SHA-256 is checked), simulate a second visit, and add both to the scene.
 
     :returns: the prior CT's node, its segmentation, and the follow-up CT's node.
-    :raises InputError: the CT cannot be had, or is not the file that it should be.
+    :raises InputError: the CT cannot be had, or is not the file that it should be; or packages are missing.
     """
+    check_packages()
     from P2SAMSlicerLib.demo import DEFAULT_SEED, SEGMENT_COLOR, SEGMENT_NAME
     from P2SAMSlicerLib.segmentation_file import read_segmentation
     from P2SAMSlicerLib.simulation.visit import SimulationOptions, simulate_followup
