@@ -67,6 +67,8 @@ def make_picture(host: Any, out: Path) -> None:
     host.click(widget.ui.updateButton)
     host.wait_until(lambda: not widget.logic.updating, RUN_SECONDS)
     host.process_events()
+    updates = widget.logic.updates
+    print(f"edited prompts: {updates.seconds:.2f} s, {updates.encoded} slices encoded")
     draw(host, widget, out)
 
 
