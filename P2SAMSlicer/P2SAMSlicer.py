@@ -393,11 +393,13 @@ class P2SAMSlicerTest(ScriptedLoadableModuleTest):
             return
         from P2SAMSlicerLib.mrml.review_nodes import contours_to_review
         from P2SAMSlicerLib.mrml.sample_visits import add_phantom_visits
+        from P2SAMSlicerLib.options import PropagationOptions
 
         prior, segmentation, followUp = add_phantom_visits()
         logic = P2SAMSlicerLogic()
+        quick = PropagationOptions(registration="rigid", max_parts=1)
         try:
-            (node,) = logic.propagate(prior, segmentation, followUp)
+            (node,) = logic.propagate(prior, segmentation, followUp, options=quick)
         finally:
             logic.close()
         self.assertEqual(len(contours_to_review(node)), 1)

@@ -319,7 +319,7 @@ def test_a_damaged_record_takes_the_figures_away_and_not_the_contour(reviewed: A
     assert "its record cannot be read (damaged)" in reviewed.ui.reasonsLabel.text
     assert [each[:3] for each in reviewed.table("slicesTable")] == [
         # Which of them are doubtful cannot be known: all have to be looked at.
-        *(["5", "", "must be"], ["6", "", "must be"], ["9", "", "must be"], ["7", "", "yes"], ["8", "", "yes"]),
+        *(["5", "", "must be"], ["9", "", "must be"], ["6", "", "must be"], ["7", "", "yes"], ["8", "", "yes"]),
     ]
     assert not reviewed.ui.editPromptsButton.enabled
 

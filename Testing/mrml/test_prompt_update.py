@@ -424,7 +424,7 @@ def test_closing_ends_what_is_under_way_and_leaves_no_folder(
     assert updates.error is None
 
 
-@pytest.mark.slow
+@pytest.mark.long  # Testing/gui/test_module_real_worker.py does the same by clicks
 def test_the_real_worker_carries_the_phantom_and_updates_a_slice_without_encoding_again(temporary: Path) -> None:
     prior, contours, followup = add_phantom_visits()
     with WorkerClient(sys.executable) as worker:

@@ -126,20 +126,15 @@ def test_everything_else_is_the_wrapped_models() -> None:
         _ = cache.no_such_thing
 
 
-def test_the_default_model_gives_an_image_the_same_features_alone_and_in_a_batch_but_for_rounding(lite_medsam: Any) -> None:
-    cache = EncodeCache(lite_medsam)
-    images = [image(number, 256) for number in range(3)]
-    together = lite_medsam.encode(images)
-    cache.encode(images[1:2])
-    mixed = cache.encode(images)
-    # A processor may add up the products of a batch in another order; neighbours in the batch must not matter beyond that.
-    assert float((mixed - together).abs().max()) < 1e-3 * float(together.abs().max())
-    assert float((mixed[1] - together[0]).abs().max()) > 0.1 * float(together.abs().max())
+def test_what_was_encoded_once_is_the_same_to_the_last_bit_ever_after() -> None:
+    class Rounding(BrightnessModel):
+        """Adds up the products of a batch in another order than those of an image alone, as some processors do."""
 
+        def encode(self, images: Any) -> torch.Tensor:
+            return super().encode(images) * (1.0 + 1e-6 * len(images))
 
-def test_what_was_encoded_once_is_the_same_to_the_last_bit_ever_after(lite_medsam: Any) -> None:
-    cache = EncodeCache(lite_medsam)
-    images = [image(number, 256) for number in range(3)]
+    cache = EncodeCache(Rounding())
+    images = [image(number) for number in range(3)]
     first = cache.encode(images)
     assert torch.equal(cache.encode(images), first)
     assert torch.equal(cache.encode(images[2:]), first[2:])

@@ -17,6 +17,7 @@ from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.models import load_model
 from P2SAMSlicerLib.models.adapter import read_card
 from P2SAMSlicerLib.models.catalogue import catalogue, catalogue_entry, default_model
+from P2SAMSlicerLib.models.encode_cache import EncodeCache
 from P2SAMSlicerLib.models.lite_medsam import packaged_weights
 from P2SAMSlicerLib.models.protocol import PromptableModel, PromptSet
 from P2SAMSlicerLib.resources import resource_path
@@ -29,7 +30,7 @@ SIDE = 256
 
 @pytest.fixture(scope="module")
 def default() -> PromptableModel:
-    return load_model(device="cpu")
+    return EncodeCache(load_model(device="cpu"))  # several tests show it the same slices
 
 
 @pytest.fixture(scope="module")

@@ -102,11 +102,12 @@ def test_a_batch_of_images_equals_single_images(lite_medsam: PromptableModel, fe
     ]
     batch = lite_medsam.encode(images)
     together = lite_medsam.decode(batch, prompts, (256, 256))
+    # Processors differ in the order in which they add up the products of a batch.
     for index, own in enumerate([lite_medsam.encode(images[:1]), features]):
-        torch.testing.assert_close(batch[index : index + 1], own, rtol=0, atol=1e-5)
+        torch.testing.assert_close(batch[index : index + 1], own, rtol=0, atol=1e-4)
         alone = lite_medsam.decode(own, [prompts[index]], (256, 256))
-        torch.testing.assert_close(together.logits[index], alone.logits[0], rtol=0, atol=1e-4)
-        torch.testing.assert_close(together.predicted_iou[index], alone.predicted_iou[0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(together.logits[index], alone.logits[0], rtol=0, atol=1e-3)
+        torch.testing.assert_close(together.predicted_iou[index], alone.predicted_iou[0], rtol=0, atol=1e-4)
     assert (batch[0] - batch[1]).abs().max() > 0.01
 
 

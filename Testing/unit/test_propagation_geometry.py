@@ -233,7 +233,7 @@ def real_crop(folder: Path) -> tuple[Volume, BoolArray, Volume, BoolArray]:
     return visits[0][0], visits[0][1], visits[1][0], visits[1][1]
 
 
-@pytest.mark.slow
+@pytest.mark.long  # the tests above show it on a phantom
 def test_a_real_visit_gives_the_same_contour_in_another_storage(
     visit_case: Callable[[str], Path], lite_medsam: PromptableModel
 ) -> None:
