@@ -221,6 +221,7 @@ class P2SAMSlicerLogic(ScriptedLoadableModuleLogic):
         options: Any = None,
         waitForCompletion: bool = True,
         progressCallback: Any = None,
+        **settings: Any,
     ) -> list[Any]:
         """Carry segments of a prior CT to follow-up CTs of the same patient.
 
@@ -231,6 +232,8 @@ class P2SAMSlicerLogic(ScriptedLoadableModuleLogic):
         :param options: :class:`P2SAMSlicerLib.options.PropagationOptions`; the usual ones if None.
         :param waitForCompletion: False returns at once; :attr:`lastRun` then tells when it is done, and has the nodes.
         :param progressCallback: called with each :class:`P2SAMSlicerLib.run_progress.RunProgress`.
+        :param settings: ``device``, ``model``, ``checkpoint``, ``transform``, ``harden``, ``allow_unverified`` as of
+            :class:`P2SAMSlicerLib.mrml.propagation_run.RunRequest`.
         :return: segmentation nodes, one a follow-up for which there is a result; every contour in them is unreviewed.
         :raises ValueError: the nodes or options cannot be used.
         :raises RuntimeError: the worker failed, or a follow-up could not be carried to; ``lastRun.nodes`` has the others.
@@ -245,6 +248,7 @@ class P2SAMSlicerLogic(ScriptedLoadableModuleLogic):
             followUps,
             (segmentIDs,) if isinstance(segmentIDs, str) else None if segmentIDs is None else tuple(segmentIDs),
             PropagationOptions() if options is None else options,
+            **settings,
         )
         self.start(request, progressCallback or (lambda _progress: None))
         if not waitForCompletion:
@@ -256,19 +260,20 @@ class P2SAMSlicerLogic(ScriptedLoadableModuleLogic):
         return self.waitForRun()
 
     def propagatePatient(
-        self, patient: Any, segmentIDs: Any = None, options: Any = None, progressCallback: Any = None
+        self, patient: Any, segmentIDs: Any = None, options: Any = None, progressCallback: Any = None, **settings: Any
     ) -> list[Any]:
         """Carry a patient's contours to all later visits.
 
         :param patient: item of the subject hierarchy, or its name. The earliest visit with a segmentation is the prior.
-        :return: as :meth:`propagate`.
+        :param settings: as of :meth:`propagate`.
+        :return: as there.
         :raises ValueError: it is not plain which CT is which visit's.
         """
         from P2SAMSlicerLib.mrml.patient_visits import visits_of
 
         visits = visits_of(patient)
         return self.propagate(
-            visits.prior, visits.segmentation, visits.followups, segmentIDs, options, progressCallback=progressCallback
+            visits.prior, visits.segmentation, visits.followups, segmentIDs, options, progressCallback=progressCallback, **settings
         )
 
     def start(self, request: Any, progressCallback: Any) -> None:

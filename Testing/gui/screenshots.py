@@ -69,6 +69,7 @@ def make_picture(host: Any, out: Path) -> None:
     host.process_events()
     updates = widget.logic.updates
     print(f"edited prompts: {updates.seconds:.2f} s, {updates.encoded} slices encoded")
+    widget.ui.slicesTable.scrollToTop()  # the most doubtful slices
     draw(host, widget, out)
 
 

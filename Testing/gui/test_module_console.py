@@ -54,6 +54,17 @@ def test_propagate_waits_and_gives_the_nodes(logic: Any) -> None:
     assert 0 < told[0].share < 1
 
 
+def test_what_the_panel_has_under_advanced_can_be_said_in_a_script(logic: Any) -> None:
+    prior, segmentation, (followup,) = add_visits()
+    answer_when_asked(logic, lambda worker: answer(worker, carried(followup)))
+    logic.propagate(prior, segmentation, followup, device="cpu", model="sam_vit_b")
+    job = logic._client.asked.job
+    assert (job.device, job.model) == ("cpu", "sam_vit_b")
+    with pytest.raises(TypeError, match="devise"):
+        logic.propagate(prior, segmentation, followup, devise="cpu")
+    assert not logic.running
+
+
 def test_propagate_returns_at_once_if_it_shall_not_wait(host: Any, logic: Any) -> None:
     prior, segmentation, (followup,) = add_visits()
     assert logic.propagate(prior, segmentation, followup, waitForCompletion=False) == []
