@@ -272,9 +272,8 @@ class P2SAMSlicerLogic(ScriptedLoadableModuleLogic):
         from P2SAMSlicerLib.mrml.patient_visits import visits_of
 
         visits = visits_of(patient)
-        return self.propagate(
-            visits.prior, visits.segmentation, visits.followups, segmentIDs, options, progressCallback=progressCallback, **settings
-        )
+        settings["progressCallback"] = progressCallback
+        return self.propagate(visits.prior, visits.segmentation, visits.followups, segmentIDs, options, **settings)
 
     def start(self, request: Any, progressCallback: Any) -> None:
         """Begin a run; :meth:`poll` takes it on.
