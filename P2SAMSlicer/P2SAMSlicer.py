@@ -63,6 +63,7 @@ def registerSampleData() -> None:
 class P2SAMSlicerParameterNode:
     """What the panel was set to; saved with the scene. See :class:`P2SAMSlicerLib.options.PropagationOptions`.
 
+    ``carryChoice`` is what :class:`P2SAMSlicerGui.carry_table.CarryTable` keeps;
     ``model`` is an id of the catalogue, empty for the usual one; ``weightsFile`` a file in place of its weights, or empty.
     """
 
@@ -70,6 +71,7 @@ class P2SAMSlicerParameterNode:
     priorSegmentation: vtkMRMLSegmentationNode
     followUpVolumes: list[vtkMRMLScalarVolumeNode]
     transform: vtkMRMLTransformNode
+    carryChoice: str = ""
     model: str = ""
     weightsFile: str = ""
     device: Annotated[str, Choice(["auto", "cuda", "mps", "cpu"])] = "auto"

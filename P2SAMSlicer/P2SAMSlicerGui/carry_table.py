@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import qt
@@ -32,15 +33,15 @@ class CarryTable:
         table.setSelectionMode(qt.QAbstractItemView.NoSelection)
         table.connect("itemChanged(QTableWidgetItem*)", self._on_change)
 
-    def show(self, segmentation: Any) -> None:
-        """Show the segments of another segmentation, or the same ones again; what was chosen of them stays."""
+    def show(self, segmentation: Any, saved: str = "") -> None:
+        """Show a segmentation's segments as they are now.
+
+        :param saved: what :meth:`saved` gave after the person's latest change; it counts if it was of this segmentation:
+            ids of segments are the same in many.
+        """
         node_id = None if segmentation is None else str(segmentation.GetID())
-        # Ids of segments are the same in many segmentations: a choice holds for the one that it was made of.
-        rows = enumerate(self._rows) if node_id == self._shown else ()
-        before = {identifier: (row, alone) for row, (identifier, _name, alone, _box) in rows}
         # Only what a person changed is kept: a segment with a new name may be carried in another way.
-        chosen = {each: self._how(row) for each, (row, alone) in before.items() if self._how(row) != _usual(alone)}
-        unchecked = {each for each, (row, _alone) in before.items() if not self._checked(row)}
+        unchecked, chosen = _read(saved, node_id)
         self._shown = node_id
         self._filling = True
         self._rows = []
@@ -53,6 +54,16 @@ class CarryTable:
             how = chosen.get(identifier, _usual(alone))
             self._add(row, identifier, str(segment.GetName()), alone, how, identifier not in unchecked)
         self._filling = False
+
+    def saved(self) -> str:
+        """What a person changed, to be kept with the scene; empty if nothing."""
+        unchecked = [identifier for row, (identifier, *_rest) in enumerate(self._rows) if not self._checked(row)]
+        ways = {
+            identifier: self._how(row)
+            for row, (identifier, _name, alone, _box) in enumerate(self._rows)
+            if self._how(row) != _usual(alone)
+        }
+        return json.dumps({"of": self._shown, "unchecked": unchecked, "carried": ways}) if unchecked or ways else ""
 
     def chosen(self) -> tuple[str, ...]:
         """Ids of the segments to carry."""
@@ -98,6 +109,18 @@ class CarryTable:
     def _on_change(self, _what: Any = None) -> None:
         if not self._filling:
             self._changed()
+
+
+def _read(saved: str, node_id: str | None) -> tuple[set[str], dict[str, int]]:
+    """The segments not to carry, and how to carry others, of what was saved; nothing if it is of another segmentation."""
+    try:
+        content = json.loads(saved or "{}")
+        if not isinstance(content, Mapping) or content.get("of") != node_id:
+            return set(), {}
+        ways = {str(each): int(how) for each, how in content["carried"].items() if how in (_WITH_MODEL, _REGISTRATION_ONLY)}
+        return {str(each) for each in content["unchecked"]}, ways
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return set(), {}  # the table shows what is carried
 
 
 def _usual(alone: bool) -> int:

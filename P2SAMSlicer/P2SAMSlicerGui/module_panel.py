@@ -35,8 +35,8 @@ class ModulePanel:
 
     def __init__(self, ui: Any, logic: Any, parameters: Callable[[], Any]) -> None:
         self._ui, self._parameters = ui, parameters
-        self._choosing = False
-        self._carry = CarryTable(ui.carryTable, self._refresh_run)
+        self._choosing = self._carrying = False
+        self._carry = CarryTable(ui.carryTable, self._on_carry)
         self._packages = PackagesPanel(ui, self._on_packages)
         self._model = ModelPanel(ui, parameters, self._refresh_run_if_made)
         self._run = RunPanel(ui, logic, self.request, self._on_run_began, self._on_run_ended)
@@ -78,7 +78,8 @@ class ModulePanel:
         if parameters.mode != self._mode:
             self._take_mode(parameters)
         self._model.take(parameters)
-        self._carry.show(parameters.priorSegmentation)
+        if not self._carrying:
+            self._carry.show(parameters.priorSegmentation, parameters.carryChoice)
         self._check_followups(parameters)
         own = parameters.registration == "transform"
         self._ui.transformSelector.enabled = own
@@ -181,6 +182,14 @@ class ModulePanel:
         if hasattr(self, "_soon"):
             self._lacking = self._packages.refresh()
             self._refresh_run()
+
+    def _on_carry(self) -> None:
+        parameters = self._parameters()
+        if parameters is not None:
+            self._carrying = True  # the table is what was changed: it is not filled anew for that
+            parameters.carryChoice = self._carry.saved()
+            self._carrying = False
+        self._refresh_run()
 
     def _on_followups(self) -> None:
         parameters = self._parameters()

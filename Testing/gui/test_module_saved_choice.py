@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from P2SAMSlicerLib.models.catalogue import catalogue, default_model
-from phantom_results import add_visits
+from phantom_results import add_segment, add_visits
 
 
 @pytest.fixture
@@ -51,6 +51,55 @@ def test_model_and_file_come_back_with_the_scene(ready: Any, tmp_path: Path) -> 
     assert (choice.model, choice.checkpoint, choice.allow_unverified) == (catalogue()[other].id, file, True)
     assert ready.ui.modelSelector.currentIndex == other
     assert "weights é.pth; nothing is known of its accuracy" in ready.ui.modelLabel.text
+
+
+def test_what_is_carried_and_how_comes_back_with_the_scenes_settings(user: Any) -> None:
+    import qt
+    import slicer
+
+    def segments() -> Any:
+        prior, segmentation, followups = add_visits()
+        for name in ("Heart", "CTV", "GTVn"):
+            add_segment(segmentation, prior, name, name)
+        user.choose(prior, segmentation, *followups)
+        return segmentation
+
+    table = user.ui.carryTable
+
+    def shown() -> list[tuple[str, bool, int]]:
+        items = [table.item(row, 0) for row in range(table.rowCount)]
+        ways = [table.cellWidget(row, 1).currentIndex for row in range(table.rowCount)]
+        return [(item.text(), item.checkState() == qt.Qt.Checked, way) for item, way in zip(items, ways, strict=True)]
+
+    segmentation = segments()
+    usual = shown()
+    table.item(1, 0).setCheckState(qt.Qt.Unchecked)
+    table.cellWidget(2, 1).setCurrentIndex(0)
+    table.cellWidget(3, 1).setCurrentIndex(1)
+    changed = shown()
+    assert [one != other for one, other in zip(usual, changed, strict=True)] == [False, True, True, True]
+    another = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "another")
+    user.ui.priorSegmentationSelector.setCurrentNode(another)
+    user.ui.priorSegmentationSelector.setCurrentNode(segmentation)
+    assert shown() == changed
+    kept = user.parameters.carryChoice
+    user.host.close_scene()
+    assert user.parameters.carryChoice == ""
+    segments()
+    assert shown() == usual
+    user.parameters.carryChoice = kept
+    assert shown() == changed
+    assert user.widget.panel.request().segments[1:] == ("CTV", "GTVn")
+
+
+@pytest.mark.parametrize(
+    "saved", ["{", "[]", "7", '{"of": "vtkMRMLSegmentationNode1"}', '{"of": "x", "unchecked": 3, "carried": []}']
+)
+def test_a_damaged_choice_of_segments_is_the_usual_one(user: Any, saved: str) -> None:
+    prior, segmentation, followups = add_visits()
+    user.parameters.carryChoice = saved.replace('"x"', f'"{segmentation.GetID()}"')
+    user.choose(prior, segmentation, *followups)
+    assert user.ui.applyButton.enabled
 
 
 def test_a_file_that_only_the_scene_names_is_not_used_until_a_person_chooses_it(ready: Any, tmp_path: Path) -> None:
