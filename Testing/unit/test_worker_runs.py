@@ -208,6 +208,7 @@ def test_an_update_that_cannot_be_done_is_refused_in_words(visit: tuple[Volume, 
         assert client.running
 
 
+@pytest.mark.long  # Testing/gui/test_module_real_worker.py shows it by clicks
 def test_the_default_model_runs_in_a_worker_and_answers_an_edit_from_what_it_remembers(
     visit: tuple[Volume, Segmentation, Volume], tmp_path: Path
 ) -> None:
