@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from panel_user import PanelUser
 from phantom_results import add_visits
+from scene_content import add_bent_transform
 
 TERMINOLOGY = (
     "Segmentation category and type - 3D Slicer General Anatomy list~SCT^49755003^Morphologically Altered Structure"
@@ -323,3 +324,11 @@ def test_the_panel_opens_and_is_filled_where_no_package_is_installed(host: Any, 
     assert "torch" in user.hint
     assert not user.ui.packagesSection.isHidden()
     assert user.ui.installButton.enabled
+
+
+def test_a_bent_prior_is_refused_with_the_name_of_the_box_that_allows_it(ready: Any) -> None:
+    ready.parameters.priorVolume.SetAndObserveTransformNodeID(add_bent_transform().GetID())
+    ready.widget.enter()
+    assert f"switch on '{ready.ui.hardenCheckBox.text}'" in ready.hint
+    ready.ui.hardenCheckBox.click()
+    assert ready.ui.applyButton.enabled

@@ -140,7 +140,7 @@ def moved_already(request: RunRequest) -> RunRequest:
         wrong(lambda r: under(lambda x: x.followups[0])(replace(r, harden=True)), "not linear; harden it first: in the module"),
         wrong(lambda r: under(lambda x: x.followups[0])(replace(r, harden=True)), "choose 'Harden transform'$"),
         wrong(under(lambda r: r.prior), "prior visit: its parent transform is not linear; harden it first"),
-        wrong(under(lambda r: r.prior), r"or switch on 'Take non-linear parent transforms in' \(section Advanced\)$"),
+        wrong(under(lambda r: r.prior), r"or switch on '.*' \(section Advanced; harden=True in a script\)$"),
         wrong(under(lambda r: r.segmentation), "contours: its parent transform is not linear"),
         wrong(moved_already, "would be moved twice"),
     ],

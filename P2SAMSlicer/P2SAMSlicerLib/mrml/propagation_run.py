@@ -81,7 +81,7 @@ class RunRequest:
             if not self.harden and is_bent(node):
                 raise InputError(
                     f"{node.GetName()}: its parent transform is not linear; {HOW_TO_HARDEN}, or switch on"
-                    " 'Take non-linear parent transforms in' (section Advanced)"
+                    " 'Apply non-linear transforms of the prior' (section Advanced; harden=True in a script)"
                 )
         if self.transform is not None and moves(self.transform, self.prior):
             raise InputError(
