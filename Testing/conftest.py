@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -159,3 +160,20 @@ def scene() -> Iterator[Any]:
     made = new_scene()
     yield made
     made.Clear(True)
+
+
+@pytest.fixture(scope="session")
+def tool() -> Callable[[str], str]:
+    """Function from the name of a program to its path. Where it is absent the test is skipped, or fails if
+    ``REQUIRE_TOOLS=1``, as in CI, which installs these programs."""
+
+    def find(name: str) -> str:
+        found = shutil.which(name)
+        if found is None:
+            message = f"the program {name} is not installed"
+            if os.environ.get("REQUIRE_TOOLS") == "1":
+                pytest.fail(message)
+            pytest.skip(message)
+        return found
+
+    return find

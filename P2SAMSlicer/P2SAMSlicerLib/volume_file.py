@@ -30,13 +30,13 @@ def read_volume(path: Path | str) -> Volume:
     int16, or int32 where the stored type is wider. The array is C-contiguous ``(z, y, x)``.
 
     :param path: a ``.nii``, ``.nii.gz``, ``.nrrd``, ``.nhdr``, ``.mha`` or ``.mhd`` file, or a folder with one DICOM CT series
-        (:func:`P2SAMSlicerLib.dicom_series.read_dicom_series`).
+        (:func:`P2SAMSlicerLib.dicom.series.read_dicom_series`).
     :raises InputError: missing, unreadable, damaged or cut short; not one 3-D volume with one value a voxel (a 4-D file
         with one frame is taken as 3-D); NaN or infinite values; a grid on which millimetres mean nothing.
     """
     path = Path(path)
     if _is_folder(path):
-        from P2SAMSlicerLib.dicom_series import read_dicom_series
+        from P2SAMSlicerLib.dicom.series import read_dicom_series
 
         return read_dicom_series(path)
     array, grid, facts = read_image(path)

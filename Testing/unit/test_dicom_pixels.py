@@ -11,7 +11,7 @@ import pydicom
 import pytest
 import SimpleITK
 from numpy.typing import NDArray
-from P2SAMSlicerLib.dicom_pixels import has_padding_inside_tissue, hounsfield_slice, rescale
+from P2SAMSlicerLib.dicom.pixels import has_padding_inside_tissue, hounsfield_slice, rescale
 from P2SAMSlicerLib.errors import InputError
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RLELossless, generate_uid

@@ -13,7 +13,7 @@ import numpy as np
 import pydicom
 import pytest
 from numpy.typing import NDArray
-from P2SAMSlicerLib.dicom_series import read_dicom_series
+from P2SAMSlicerLib.dicom.series import read_dicom_series
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.volume_file import read_volume
 from pydicom.dataset import FileDataset, FileMetaDataset

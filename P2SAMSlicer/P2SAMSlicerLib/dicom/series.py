@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from P2SAMSlicerLib.dicom_pixels import has_padding_inside_tissue, hounsfield_slice, rescale
+from P2SAMSlicerLib.dicom.pixels import has_padding_inside_tissue, hounsfield_slice, rescale
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.geometry import ORTHONORMAL_TOLERANCE, Grid
 from P2SAMSlicerLib.volume import VisitIdentity, Volume
