@@ -12,7 +12,17 @@ from P2SAMSlicerLib.report.pictures import Picture, visit_pictures
 from P2SAMSlicerLib.result import Outcome, SliceResult, VisitResult
 from P2SAMSlicerLib.result_files import write_results
 from P2SAMSlicerLib.volume import Segment
-from small_visits import FOLLOWUP_GRID, PRIOR_GRID, ball, candidate, phantom, segment, segment_result, visit_result, without_contour
+from small_visits import (
+    FOLLOWUP_GRID,
+    PRIOR_GRID,
+    ball,
+    candidate,
+    phantom,
+    segment,
+    segment_result,
+    visit_result,
+    without_contour,
+)
 
 #: Slices of a contour of which two must be seen.
 SLICES = (

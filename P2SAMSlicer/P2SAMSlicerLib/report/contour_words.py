@@ -61,3 +61,8 @@ def volume_words(segment: Mapping[str, Any]) -> str:
     if review["accepted"] and review["edited"] and after is not None:
         words += f" (reviewed: {figure_text(after, 2)})"
     return words
+
+
+def time_words(time: str) -> str:
+    """A time as it is recorded, ISO 8601 in UTC, for people."""
+    return time.replace("+00:00", " UTC").replace("T", " ") if time.endswith("+00:00") else time or NONE

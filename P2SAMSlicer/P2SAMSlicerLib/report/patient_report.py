@@ -14,7 +14,15 @@ from typing import Any
 from P2SAMSlicerLib.atomic_file import atomic_folder
 from P2SAMSlicerLib.definitions import SLICE
 from P2SAMSlicerLib.errors import OutputError
-from P2SAMSlicerLib.report.contour_words import name_of, outcome_badge, review_badge, shift_words, visit_name, volume_words
+from P2SAMSlicerLib.report.contour_words import (
+    name_of,
+    outcome_badge,
+    review_badge,
+    shift_words,
+    time_words,
+    visit_name,
+    volume_words,
+)
 from P2SAMSlicerLib.report.page import (
     NONE,
     Content,
@@ -100,7 +108,10 @@ def report_page(content: Mapping[str, Any], pngs: Sequence[Mapping[str, bytes]])
         _head(content),
         _summary(content),
         _trends(content),
-        *(visit_section(visit, shown) for visit, shown in zip(content["visits"], pngs, strict=True)),
+        *(
+            visit_section(visit, shown, _made_alike(content["visits"], visit))
+            for visit, shown in zip(content["visits"], pngs, strict=True)
+        ),
         _reviews(content),
         section(
             "What was not done",
@@ -120,6 +131,16 @@ def report_page(content: Mapping[str, Any], pngs: Sequence[Mapping[str, bytes]])
         ),
         running=running,
     )
+
+
+def _made_alike(visits: Sequence[Mapping[str, Any]], visit: Mapping[str, Any]) -> str | None:
+    """The first visit before this one that was computed in the same way; None if there is none."""
+    for other in visits:
+        if other is visit:
+            return None
+        if other["outcome"] == DONE and all(other[key] == visit[key] for key in ("model", "device", "options", "versions")):
+            return str(other["label"])
+    return None
 
 
 def _chosen_pictures(visits: Sequence[VisitContent]) -> tuple[list[dict[str, bytes]], int]:
@@ -172,10 +193,9 @@ def _summary(content: Mapping[str, Any]) -> Markup:
     """Visit by visit and segment by segment."""
     prior = content["prior"]
     rows: list[list[Content]] = []
+    state = "first visit" if prior["approved"] is None else f"first visit, {'' if prior['approved'] else 'not '}approved"
     for each in prior["segments"]:
-        rows.append(
-            [visit_name(prior), name_of(each["name"]), "first visit", NONE, figure_text(each["volume_ml"], 2), *[NONE] * 3, ""]
-        )
+        rows.append([visit_name(prior), name_of(each["name"]), state, NONE, figure_text(each["volume_ml"], 2), *[NONE] * 3, ""])
     for visit in content["visits"]:
         if visit["outcome"] != DONE:
             rows.append([visit_name(visit), NONE, outcome_badge(visit["outcome"]), *[NONE] * 5, visit["reason"]])
@@ -214,12 +234,12 @@ def _trends(content: Mapping[str, Any]) -> Markup:
     parts: list[Content] = []
     for plot in trend_plots(content):
         key = [
-            element("span", element("span", sign, style=f"color:{color}"), f" {name_of(name)}", class_="key")
+            element("span", join([element("span", sign, style=f"color:{color}"), name_of(name)], " "), class_="key")
             for color, sign, name in plot.key
         ]
         caption = join(
             [
-                paragraph(*key),
+                paragraph(join(key, " ")),
                 "Filled: first visit, or accepted by a reviewer. Open: UNREVIEWED. Cross at the bottom: no contour was made."
                 " Dotted line: nothing could be carried to that visit. The volume is the reviewed one where the contour was"
                 " accepted; the shift is that of the tool's contour from the registered one of its reference.",
@@ -242,7 +262,7 @@ def _reviews(content: Mapping[str, Any]) -> Markup:
                     name_of(segment["segment"]),
                     review_badge(review),
                     name_of(review["reviewer"]) if decided else NONE,
-                    review["time"] or NONE,
+                    time_words(review["time"]),
                     figure_text(review["volume_before_ml"], 2),
                     figure_text(review["volume_after_ml"], 2),
                     figure_text(review["mean_surface_mm"], 2),

@@ -57,17 +57,18 @@ _REGISTRATION: tuple[tuple[str, str, str], ...] = (
 )
 
 
-def visit_section(visit: Mapping[str, Any], pngs: Mapping[str, bytes]) -> Markup:
+def visit_section(visit: Mapping[str, Any], pngs: Mapping[str, bytes], made_as: str | None = None) -> Markup:
     """One visit.
 
     :param visit: as in ``report.json``.
     :param pngs: pictures by their file's name; one that is not there was left out, which is said elsewhere.
+    :param made_as: label of an earlier visit that was computed in the same way, whose card is not printed again.
     """
-    title = f"{visit_name(visit).capitalize()}"
+    title = visit_name(visit).capitalize()
     anchor = f"visit-{visit['label'].replace('_', '-').replace(' ', '-')}"
     if visit["outcome"] != DONE:
         told = notice(paragraph(visit["reason"]), tone="bad", title=f"Nothing was carried to this visit: {visit['outcome']}")
-        return section(title, told, anchor=anchor, new_page=True)
+        return section(title, told, anchor=anchor)
     return section(
         title,
         _how(visit),
@@ -78,7 +79,7 @@ def visit_section(visit: Mapping[str, Any], pngs: Mapping[str, bytes]) -> Markup
         _registration(visit),
         _agreement(visit["reference_agreement"]),
         _exports(visit["exports"]),
-        _remarks(visit),
+        _remarks(visit, made_as),
         anchor=anchor,
         new_page=True,
     )
@@ -136,7 +137,7 @@ def _pictures(segment: Mapping[str, Any], pngs: Mapping[str, bytes]) -> Markup:
             pngs[each["file"]],
             f"CT slices side by side: {drawn}. Segment {name}. {each['caption']}",
             each["caption"],
-            kind="wide",
+            kind="slices",
         )
         for each in shown
     ]
@@ -237,8 +238,11 @@ def _exports(exports: Sequence[Mapping[str, Any]]) -> Markup:
     return section("Exports", table(caption, columns, rows, numeric=(2, 3, 4, 5)), meaning, level=3)
 
 
-def _remarks(visit: Mapping[str, Any]) -> Markup:
+def _remarks(visit: Mapping[str, Any], made_as: str | None) -> Markup:
     notes = section("Notes on how the contours were made", bullets(visit["notes"]), level=3) if visit["notes"] else Markup("")
+    if made_as is not None:
+        words = f"Model, device, options and versions are those of {made_as.replace('_', ' ')}."
+        return join([notes, section("How it was computed", paragraph(words), level=3)])
     model = visit["model"]
     card = facts("Model card", [(str(key).replace("_", " "), plain_or(value)) for key, value in model.items()])
     made = [
