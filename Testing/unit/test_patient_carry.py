@@ -14,7 +14,7 @@ from P2SAMSlicerLib.patient.carry_visit import carry_visit
 from P2SAMSlicerLib.patient.visit_folder import is_finished, read_visit_folder
 from P2SAMSlicerLib.resample import segments_on_grid
 from P2SAMSlicerLib.segmentation_file import read_segmentation
-from P2SAMSlicerLib.volume import Segment, Volume
+from P2SAMSlicerLib.volume import Volume
 from patient_phantom import gtv, lesion, order, visit, write_visit
 from stub_model import BrightnessModel
 

@@ -13,7 +13,7 @@ from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.options import PropagationOptions
 from P2SAMSlicerLib.patient.reference_contours import ChosenReference, choose_contours, read_contours
 from P2SAMSlicerLib.patient.several_references import Agreement, CarriedReference, combine_references
-from P2SAMSlicerLib.patient.visit_ct import read_visit_ct
+from P2SAMSlicerLib.patient.visit_ct import read_visit_ct, without_file_names
 from P2SAMSlicerLib.patient.visit_folder import (
     DONE,
     VISIT_NAME,
@@ -112,7 +112,7 @@ def _carry(order: VisitOrder, model: PromptableModel, followup: Volume, progress
 def _read_reference(order: VisitOrder, chosen: ChosenReference, warnings: list[str]) -> tuple[Volume, list[Segment]]:
     volume, reference = read_visit_ct(chosen.visit)
     segments, told = read_contours(chosen, volume, reference, drawn_here=chosen.visit.label in order.unreviewed)
-    warnings += [f"{volume.name}: {text}" for text in (*volume.warnings, *told)]
+    warnings += [without_file_names(f"{volume.name}: {text}", [chosen.visit]) for text in (*volume.warnings, *told)]
     return volume, segments
 
 
