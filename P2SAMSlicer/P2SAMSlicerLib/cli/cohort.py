@@ -60,7 +60,9 @@ def add_command(commands: Commands) -> None:
     either.add_argument(
         "--workers", metavar="N", type=whole_number(1), help="processes on this computer (default: one a GPU, or one)"
     )
-    either.add_argument("--scheduler", metavar="ADDRESS", help="of an existing cluster: tls://HOST:PORT, tcp:// on this computer")
+    either.add_argument(
+        "--scheduler", metavar="ADDRESS", help="of an existing cluster: tls://HOST:PORT, tcp:// on this computer"
+    )
     where.add_argument("--tls-ca", metavar="FILE", type=Path, help="certificate of the authority, for tls://")
     where.add_argument("--tls-cert", metavar="FILE", type=Path, help="own certificate, for tls://")
     where.add_argument("--tls-key", metavar="FILE", type=Path, help="its key")

@@ -117,8 +117,8 @@ def _check(out: Path, rows: Sequence[ManifestRow], *, resume: bool, overwrite: b
     count = marker.get("rows")
     if not isinstance(count, int) or not 0 < count <= len(rows) or marker.get("sha256") != fingerprint(rows[:count]):
         raise InputError(
-            f"{out.name}: was begun with another table of patients (only rows at its end may be added); choose another folder, or"
-            " --overwrite"
+            f"{out.name}: was begun with another table of patients (only rows at its end may be added);"
+            " choose another folder, or --overwrite"
         )
 
 

@@ -38,9 +38,7 @@ MOST_FAILURES = 500
 PACKAGES = ("distributed", "pyarrow", "torch", "SimpleITK", "pydicom", "highdicom")
 
 
-def write_cohort_report(
-    out: Path, rows: Sequence[ResultRow], run: Mapping[str, Content], notes: Sequence[str] = ()
-) -> Path:
+def write_cohort_report(out: Path, rows: Sequence[ResultRow], run: Mapping[str, Content], notes: Sequence[str] = ()) -> Path:
     """Write the page.
 
     :param rows: of the table of results.
@@ -84,7 +82,9 @@ def _outcomes(contours: Sequence[ResultRow]) -> Markup:
     counts = Counter(str(row.segment_outcome) for row in contours)
     if not counts:
         return paragraph("Nothing was carried.")
-    return table("Outcomes of structures", ["outcome", "structures"], [[k, str(n)] for k, n in counts.most_common()], numeric=[1])
+    return table(
+        "Outcomes of structures", ["outcome", "structures"], [[k, str(n)] for k, n in counts.most_common()], numeric=[1]
+    )
 
 
 def _failures(out: Path, failures: Sequence[ResultRow]) -> Markup:

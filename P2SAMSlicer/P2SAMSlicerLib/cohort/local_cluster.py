@@ -100,7 +100,9 @@ def local_cluster(workers: LocalWorkers, setup: TaskSetup, *, quiet: bool = True
         common["dashboard"] = False
         scheduler = {"cls": Scheduler, "options": {**common, "allowed_failures": ALLOWED_FAILURES}}
         options = {**common, "nthreads": 1, "memory_limit": 0, "local_directory": str(scratch.path), "silence_logs": 50}
-        processes = {number: {"cls": Nanny, "options": _of_worker(options, workers.gpus, number)} for number in range(workers.count)}
+        processes = {
+            number: {"cls": Nanny, "options": _of_worker(options, workers.gpus, number)} for number in range(workers.count)
+        }
         try:
             cluster = SpecCluster(scheduler=scheduler, workers=processes, security=security, silence_logs=50)
         except (OSError, RuntimeError, TimeoutError) as error:
@@ -120,7 +122,7 @@ def local_cluster(workers: LocalWorkers, setup: TaskSetup, *, quiet: bool = True
 
 def _settings(workers: LocalWorkers, *, quiet: bool) -> dict[str, Any]:
     """Dask's settings, for this process and its workers."""
-    threads = {name: workers.threads for name in VARIABLES}
+    threads = dict.fromkeys(VARIABLES, workers.threads)
     return {
         "distributed.scheduler.http.routes": [],
         "distributed.worker.http.routes": [],

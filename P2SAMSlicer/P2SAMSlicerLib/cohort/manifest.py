@@ -97,7 +97,9 @@ def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
     else:
         delimiter = max(DELIMITERS, key=first.count)
     try:
-        for number, cells in enumerate(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), 1 + skipped):
+        for number, cells in enumerate(
+            csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), 1 + skipped
+        ):
             stripped = [cell.strip() for cell in cells]
             if any(stripped):
                 yield number, stripped

@@ -49,13 +49,15 @@ class SchedulerAddress:
         """
         found = re.fullmatch(r"(tcp|tls)://(\[[0-9A-Fa-f:.%]+\]|[^:/@\s\[\]]+):([0-9]{1,5})", self.address)
         if not found or not 0 < int(found[3]) < 2**16:
-            raise InputError("--scheduler: is no address of the kind tls://HOST:PORT (or tcp://127.0.0.1:PORT on this computer)")
+            raise InputError(
+                "--scheduler: is no address of the kind tls://HOST:PORT (or tcp://127.0.0.1:PORT on this computer)"
+            )
         files = {"--tls-ca": self.tls_ca, "--tls-cert": self.tls_cert, "--tls-key": self.tls_key}
         if found[1] == "tcp":
             if not is_loopback(found[2]):
                 raise InputError(
-                    "--scheduler: tcp:// is neither encrypted nor does it check who connects, so it is taken on this computer only;"
-                    " start the scheduler with --tls-ca-file, --tls-cert and --tls-key, and give tls://HOST:PORT"
+                    "--scheduler: tcp:// is neither encrypted nor does it check who connects, so it is taken on this computer"
+                    " only; start the scheduler with --tls-ca-file, --tls-cert and --tls-key, and give tls://HOST:PORT"
                 )
             given = [name for name, path in files.items() if path is not None]
             if given:
@@ -125,8 +127,8 @@ def remote_cluster(address: SchedulerAddress, setup: TaskSetup, device: str) -> 
         client = Client(address.address, security=security, timeout=CONNECT_SECONDS, set_as_default=False)
     except Exception as error:  # among them those of ssl, for files that are no certificates
         raise InputError(
-            f"--scheduler: no scheduler answers there within {CONNECT_SECONDS} s ({type(error).__name__}); is it running, and do"
-            " address and certificates belong to it?"
+            f"--scheduler: no scheduler answers there within {CONNECT_SECONDS} s ({type(error).__name__}); is it running,"
+            " and do address and certificates belong to it?"
         ) from error
     plugin = RunPlugin(setup)
     try:
@@ -164,7 +166,9 @@ def _check_workers(client: Any, setup: TaskSetup) -> int:
         raise InputError(f"--scheduler: it has no worker; start some: {START_WORKERS}") from error
     threads: dict[str, int] = dict(client.nthreads())
     if any(count != 1 for count in threads.values()):
-        raise InputError(f"--scheduler: a worker has several threads, and a visit needs one for itself; start them as {START_WORKERS}")
+        raise InputError(
+            f"--scheduler: a worker has several threads, and a visit needs one for itself; start them as {START_WORKERS}"
+        )
     own = worker_facts()
     try:
         found = [*client.run(worker_facts).values(), client.run_on_scheduler(worker_facts)]
@@ -180,7 +184,9 @@ def _check_workers(client: Any, setup: TaskSetup) -> int:
             ("distributed", facts.distributed, own.distributed),
         ):
             if theirs != ours:
-                raise InputError(f"--scheduler: it or a worker has {name} {theirs}, and this computer {ours}; make them the same")
+                raise InputError(
+                    f"--scheduler: it or a worker has {name} {theirs}, and this computer {ours}; make them the same"
+                )
     probe = setup.orders / PROBE
     probe.write_text(setup.run, encoding="ascii")
     try:
@@ -190,7 +196,7 @@ def _check_workers(client: Any, setup: TaskSetup) -> int:
     blind = sum(text != setup.run for text in seen.values())
     if blind:
         raise InputError(
-            f"--scheduler: {blind} of {len(seen)} workers cannot read the folder for the results; all workers need the folders of the"
-            " patients and of the results under the same paths as here, as the same user"
+            f"--scheduler: {blind} of {len(seen)} workers cannot read the folder for the results; all workers need the folders"
+            " of the patients and of the results under the same paths as here, as the same user"
         )
     return len(threads)

@@ -128,7 +128,10 @@ def _write_parquet(path: Path, rows: Sequence[ResultRow], names: Sequence[str]) 
 
     kinds = {int: pa.int64(), float: pa.float64(), str: pa.string()}
     hints = get_type_hints(ResultRow)
-    plain = {each.name: next(k for k in (get_args(hints[each.name]) or (hints[each.name],)) if k in kinds) for each in fields(ResultRow)}
+    plain = {
+        each.name: next(k for k in (get_args(hints[each.name]) or (hints[each.name],)) if k in kinds)
+        for each in fields(ResultRow)
+    }
     schema = pa.schema([pa.field(name, kinds[plain[name]], metadata={"meaning": COLUMNS[name]}) for name in names])
     table = pa.table({name: [getattr(row, name) for row in rows] for name in names}, schema=schema)
     pyarrow.parquet.write_table(table, path)

@@ -154,9 +154,7 @@ def _run(
 ) -> CohortRecord:
     settings = job.settings
     settings = replace(settings, device=cluster.device or settings.device, threads=settings.threads or cluster.threads)
-    schedule = Schedule(
-        cluster, orders, len(job.rows), resume=job.resume, record_failure=record_failure, progress=progress
-    )
+    schedule = Schedule(cluster, orders, len(job.rows), resume=job.resume, record_failure=record_failure, progress=progress)
     plans = PlansAhead(job.rows, out, planner_for(settings), schedule.wake)
     try:
         return schedule.run(plans)

@@ -1,4 +1,4 @@
-"""Which task goes to the workers when: a bounded number at a time, visits of a patient in their order where they build on each other.
+"""Which task goes to the workers when: a bounded number at a time, and visits that build on others after these.
 
 No failure of one visit stops another: it is recorded with its reason. A visit whose worker ended (killed, or out of memory) is
 begun again on another, at most twice. The driver holds what is in flight and the rows of the results, and nothing else, so its
@@ -181,7 +181,11 @@ class Schedule:
 
     def _submit(self, task: Task) -> None:
         task.submissions += 1
-        wanted = {"resources": dict(self._cluster.task_resources)} if task.number is not None and self._cluster.task_resources else {}
+        wanted = (
+            {"resources": dict(self._cluster.task_resources)}
+            if task.number is not None and self._cluster.task_resources
+            else {}
+        )
         # A key of its own for each time, because the scheduler may still know the last one as failed.
         key = f"task-{task.token}-{task.submissions}"
         try:
@@ -228,7 +232,9 @@ class Schedule:
                 self._record_failure(order, reason)
             except P2SAMError as error:
                 told = told_reason(str(error), row, patient.plan.orders)
-                self.record.notes.append(f"{row.label}: the failure of {visit.label} could not be recorded in its folder: {told}")
+                self.record.notes.append(
+                    f"{row.label}: the failure of {visit.label} could not be recorded in its folder: {told}"
+                )
         else:
             kept = outcome["state"] == "kept"
             self.record.kept += kept
@@ -273,7 +279,9 @@ class Schedule:
         seconds = max(time.monotonic() - self._started, 1e-3)
         done, failed = self.record.visits + self.record.failed_patients, self.record.failed + self.record.failed_patients
         rate = 60.0 * done / seconds
-        words = f"{self.record.patients} of {self._patients} patients, {failed} failed, {rate:.{0 if rate >= 10 else 1}f} a minute"
+        words = (
+            f"{self.record.patients} of {self._patients} patients, {failed} failed, {rate:.{0 if rate >= 10 else 1}f} a minute"
+        )
         self._progress(ProgressEvent(STAGE, done, self._known + self.record.failed_patients + plans.left, words))
 
 
@@ -285,6 +293,6 @@ def needed(orders: Sequence[VisitOrder], number: int) -> set[int]:
 
 def _lost() -> SchedulerLostError:
     return SchedulerLostError(
-        "the scheduler cannot be reached any more; finished visits are kept: start it again, and repeat the command with --resume"
+        "the scheduler cannot be reached any more; finished visits are kept: start it again, and repeat the"
+        " command with --resume"
     )
-

@@ -124,7 +124,9 @@ def run_task(run: str, token: str) -> str:
         except (OSError, ValueError):
             return UNREACHABLE
         started = time.perf_counter()
-        outcome = _outcome(order.content, setup.functions) if order.starts <= MOST_STARTS else {"state": "failed", "reason": ENDED}
+        outcome = (
+            _outcome(order.content, setup.functions) if order.starts <= MOST_STARTS else {"state": "failed", "reason": ENDED}
+        )
         outcome["seconds"] = time.perf_counter() - started
         try:
             private_orders.finish_order(setup.orders, token, outcome)
