@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -39,12 +40,11 @@ COLUMNS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ResultRow:
-    """One row; None is an empty cell. The columns are defined in :data:`COLUMNS`."""
+    """One row without what is the same for a patient or a run; None is an empty cell. See :data:`COLUMNS`."""
 
     patient: str
-    key: str | None = None
     visit: str | None = None
     day: int | None = None
     outcome: str = DONE
@@ -59,11 +59,15 @@ class ResultRow:
     shift_superior_mm: float | None = None
     reasons: str = ""
     seconds: float | None = None
-    workers: int | None = None
+
+    @classmethod
+    def of(cls, patient: str, values: Mapping[str, Any]) -> ResultRow:
+        """A row of :func:`visit_rows`. Words that come again and again are kept once: there may be 100,000 rows."""
+        return cls(patient, **{name: sys.intern(each) if isinstance(each, str) else each for name, each in values.items()})
 
 
 def visit_rows(folder: Path) -> list[dict[str, Any]]:
-    """A finished visit's rows, as plain values, without what only the driver knows (patient, key, workers).
+    """A finished visit's rows, as plain values, without what only the driver knows.
 
     :param folder: of the visit, with ``visit.json`` and ``summary.json``.
     :raises InputError: they are not there, or not what they should be.
@@ -95,21 +99,29 @@ def _segment(entry: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def write_results(out: Path, rows: Sequence[ResultRow], *, identified: bool) -> tuple[Path, Path]:
+def write_results(
+    out: Path, rows: Sequence[ResultRow], workers: int, keys: Mapping[str, str] | None = None
+) -> tuple[Path, Path]:
     """Write the table twice; each file appears whole or not at all.
 
-    :param identified: with the column of the clinic's own keys.
+    :param keys: the clinic's own key of each patient, for a column of its own; None for a table without it.
     :returns: the CSV file and the Parquet file.
     :raises OutputError: no space, no permission.
     """
-    names = [name for name in COLUMNS if identified or name != "key"]
+    names = [name for name in COLUMNS if keys is not None or name != "key"]
+
+    def value(row: ResultRow, name: str) -> Any:
+        if name == "key":
+            return (keys or {}).get(row.patient)
+        return workers if name == "workers" else getattr(row, name)
+
     table, columns = out / CSV_NAME, out / PARQUET_NAME
     with atomic_write(table) as temporary, temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(names)
-        writer.writerows([_cell(getattr(row, name)) for name in names] for row in rows)
+        writer.writerows([_cell(value(row, name)) for name in names] for row in rows)
     with atomic_write(columns) as temporary:
-        _write_parquet(temporary, rows, names)
+        _write_parquet(temporary, {name: [value(row, name) for row in rows] for name in names})
     return table, columns
 
 
@@ -122,16 +134,18 @@ def _cell(value: Any) -> Any:
     return value
 
 
-def _write_parquet(path: Path, rows: Sequence[ResultRow], names: Sequence[str]) -> None:
+def _write_parquet(path: Path, columns: Mapping[str, list[Any]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet
 
     kinds = {int: pa.int64(), float: pa.float64(), str: pa.string()}
-    hints = get_type_hints(ResultRow)
-    plain = {
-        each.name: next(k for k in (get_args(hints[each.name]) or (hints[each.name],)) if k in kinds)
-        for each in fields(ResultRow)
-    }
-    schema = pa.schema([pa.field(name, kinds[plain[name]], metadata={"meaning": COLUMNS[name]}) for name in names])
-    table = pa.table({name: [getattr(row, name) for row in rows] for name in names}, schema=schema)
-    pyarrow.parquet.write_table(table, path)
+    schema = pa.schema([pa.field(name, kinds[_kind(name)], metadata={"meaning": COLUMNS[name]}) for name in columns])
+    pyarrow.parquet.write_table(pa.table(dict(columns), schema=schema), path)
+
+
+def _kind(name: str) -> type:
+    """The type of a column's values; empty cells have none."""
+    if name in ("key", "workers"):
+        return str if name == "key" else int
+    hint = get_type_hints(ResultRow)[name]
+    return next(each for each in (get_args(hint) or (hint,)) if each is not type(None))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -113,10 +113,11 @@ def run_cohort(
                 record = _run(job, out, cluster, orders, progress, planner_for, record_failure)
         finally:
             orders.remove()
-        rows = _rows(job, record, workers)
-        files = [*write_results(out, rows, identified=job.identified)]
+        rows = record.all_rows()
+        keys = {row.label: row.patient for row in job.rows} if job.identified else None
+        files = [*write_results(out, rows, workers, keys)]
         files.append(write_cohort_report(out, rows, _facts(job, record, workers), record.notes))
-    return CohortResult(record, rows, tuple(files), workers, time.monotonic() - started)
+    return CohortResult(record, tuple(rows), tuple(files), workers, time.monotonic() - started)
 
 
 def _check(job: CohortJob, functions: VisitFunctions) -> None:
@@ -162,11 +163,6 @@ def _run(
         plans.stop()
 
 
-def _rows(job: CohortJob, record: CohortRecord, workers: int) -> tuple[ResultRow, ...]:
-    keys = {row.label: row.patient for row in job.rows} if job.identified else {}
-    return tuple(replace(row, key=keys.get(row.patient), workers=workers) for row in record.all_rows())
-
-
 def _facts(job: CohortJob, record: CohortRecord, workers: int) -> Mapping[str, str]:
     weights = "" if job.settings.checkpoint is None else ", with weights of the user's own"
     return {
@@ -175,6 +171,3 @@ def _facts(job: CohortJob, record: CohortRecord, workers: int) -> Mapping[str, s
         "Workers": f"{workers}, of {'an existing cluster' if job.scheduler else 'this computer'}",
         "Follow-ups kept from an earlier run": str(record.kept),
     }
-
-
-__all__: Sequence[str] = ("CohortJob", "CohortResult", "run_cohort")

@@ -118,6 +118,7 @@ class Schedule:
         self._ready: deque[Task] = deque()
         self._in_flight: dict[str, tuple[Task, Any]] = {}
         self._known = 0
+        self._told = (-1, -1, -1)
         self._window = cluster.workers + 1
         self._counted = self._started = time.monotonic()
         self.record = CohortRecord()
@@ -239,7 +240,7 @@ class Schedule:
             kept = outcome["state"] == "kept"
             self.record.kept += kept
             patient.new = patient.new or not kept
-            patient.rows[number] = [ResultRow(patient=row.label, **each) for each in outcome["rows"]]
+            patient.rows[number] = [ResultRow.of(row.label, each) for each in outcome["rows"]]
         patient.open.discard(number)
         if patient.open:
             self._release(patient)
@@ -282,7 +283,10 @@ class Schedule:
         words = (
             f"{self.record.patients} of {self._patients} patients, {failed} failed, {rate:.{0 if rate >= 10 else 1}f} a minute"
         )
-        self._progress(ProgressEvent(STAGE, done, self._known + self.record.failed_patients + plans.left, words))
+        total = self._known + self.record.failed_patients + plans.left
+        if (done, total, self.record.patients) != self._told:
+            self._told = (done, total, self.record.patients)
+            self._progress(ProgressEvent(STAGE, done, total, words))
 
 
 def needed(orders: Sequence[VisitOrder], number: int) -> set[int]:

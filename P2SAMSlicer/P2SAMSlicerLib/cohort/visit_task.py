@@ -42,7 +42,7 @@ def write_report(out: Path, folders: Sequence[Path], prior: Mapping[str, Any]) -
     """Write a patient's report; see :func:`P2SAMSlicerLib.report.patient_report.write_patient_report`."""
     from P2SAMSlicerLib.report.patient_report import write_patient_report
 
-    return write_patient_report(out, folders, prior=prior)
+    return write_patient_report(out, folders, prior=prior, overwrite=True)
 
 
 @dataclass(frozen=True)
