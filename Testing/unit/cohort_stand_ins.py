@@ -54,7 +54,7 @@ def planner_for(settings: PatientSettings) -> Planner:
         if (row.folder / "unplannable").exists():
             raise InputError(f"{row.folder.name}: two patients in one folder")
         prior = PatientVisit(1, "visit_1", 0, None, CtSource((), False))
-        orders = []
+        orders: list[VisitOrder] = []
         for number, file in enumerate(files, start=2):
             visit = PatientVisit(number, file.stem, 7 * number, None, CtSource((file,), False))
             reference = prior
@@ -139,7 +139,7 @@ def is_finished(order: VisitOrder) -> bool:
     (file,) = order.followup.ct.paths
     try:
         found = json.loads((order.out / "visit.json").read_text(encoding="utf-8"))
-        return found["outcome"] == "done" and found["key"] == key_of(file.read_text(encoding="utf-8"), order)
+        return bool(found["outcome"] == "done" and found["key"] == key_of(file.read_text(encoding="utf-8"), order))
     except (OSError, ValueError, KeyError):
         return False
 
@@ -175,9 +175,8 @@ def main() -> int:
 
     notes, arguments = Path(sys.argv[1]), sys.argv[2:]
     real = run.run_cohort
-    run.run_cohort = partial(  # type: ignore[assignment]
-        real, planner_for=planner_for, functions=functions(notes), record_failure=record_failure
-    )
+    stood_in: Any = partial(real, planner_for=planner_for, functions=functions(notes), record_failure=record_failure)
+    run.run_cohort = stood_in
     return command(["cohort", *arguments])
 
 

@@ -47,7 +47,7 @@ class Cluster:
     @property
     def lost(self) -> bool:
         """Whether the scheduler is gone, or was for a moment, so that it no longer knows of our tasks."""
-        return self.client.status != "running"
+        return str(self.client.status) != "running"
 
 
 def check_packages() -> None:

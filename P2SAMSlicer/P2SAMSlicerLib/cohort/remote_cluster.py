@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +89,7 @@ class WorkerFacts:
 
 def worker_facts() -> WorkerFacts:
     """The facts of the process in which it is called."""
-    import distributed
-
-    return WorkerFacts(__version__, ".".join(platform.python_version_tuple()[:2]), str(distributed.__version__))
+    return WorkerFacts(__version__, ".".join(platform.python_version_tuple()[:2]), version("distributed"))
 
 
 def read_probe(path: str) -> str:

@@ -124,9 +124,9 @@ def run_task(run: str, token: str) -> str:
         except (OSError, ValueError):
             return UNREACHABLE
         started = time.perf_counter()
-        outcome = (
-            _outcome(order.content, setup.functions) if order.starts <= MOST_STARTS else {"state": "failed", "reason": ENDED}
-        )
+        outcome: dict[str, Any] = {"state": "failed", "reason": ENDED}
+        if order.starts <= MOST_STARTS:
+            outcome = _outcome(order.content, setup.functions)
         outcome["seconds"] = time.perf_counter() - started
         try:
             private_orders.finish_order(setup.orders, token, outcome)
