@@ -125,7 +125,9 @@ def _read(path: Path, most_bytes: int, stop: object, tags: list[int] | None) -> 
 
     with path.open("rb") as file:
         source: object = BoundedFile(_inflated(file, most_bytes), most_bytes)
-        return read_partial(source, stop_when=stop, force=True, specific_tags=tags)  # type: ignore[arg-type]
+        dataset = read_partial(source, stop_when=stop, force=True, specific_tags=tags)  # type: ignore[arg-type]
+    dataset.buffer = None  # closed, and it would keep the dataset from being handed to another process
+    return dataset
 
 
 def _inflated(file: BinaryIO, most_bytes: int) -> BinaryIO:
@@ -228,3 +230,13 @@ def _is_moment(digits: str, pattern: str, length: int) -> bool:
 def is_localizer(header: Dataset) -> bool:
     """Whether an image is a scout view."""
     return any("LOCALIZER" in each.upper() for each in texts(header, "ImageType"))
+
+
+#: Third value of the image type of what is no CT but computed from it.
+_MAPS = frozenset({"PERFUSION", "MATERIAL_MAP", "VELOCITY", "PROJECTION IMAGE"})
+
+
+def map_kind(header: Dataset) -> str:
+    """Of what an image is a map that was computed from a CT, such as ``PERFUSION``; empty for a CT itself."""
+    kind = (*texts(header, "ImageType"), "", "", "")[2].upper()
+    return kind if kind in _MAPS else ""

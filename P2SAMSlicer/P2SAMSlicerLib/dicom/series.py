@@ -18,12 +18,12 @@ from P2SAMSlicerLib.dicom.header import (
     DICOM_SUFFIXES,
     is_localizer,
     looks_like_dicom,
+    map_kind,
     moment,
     quiet,
     read_header,
     read_whole,
     text,
-    texts,
 )
 from P2SAMSlicerLib.dicom.multi_frame import frames_of, is_multi_frame
 from P2SAMSlicerLib.dicom.pixels import has_padding_inside_tissue, hounsfield_frames, rescale
@@ -189,14 +189,10 @@ def _slices_of(files: Sequence[StoredSlice], name: str, notes: list[str]) -> lis
     identities = {(text(each.header, "SOPInstanceUID"), each.frame) for each in slices}
     if len(identities) < len(slices):
         notes.append("several slices have the same identifier, so contours that are written for this CT cannot name theirs")
-    kinds = {kind for each in slices if (kind := (texts(each.header, "ImageType") + ("",) * 4)[2].upper()) in _MAPS}
+    kinds = {kind for each in slices if (kind := map_kind(each.header))}
     if kinds:
         notes.append(f"the images are maps that were computed from a CT ({', '.join(sorted(kinds))}), not a CT")
     return slices
-
-
-#: Third value of the image type of what is no CT but computed from it.
-_MAPS = frozenset({"PERFUSION", "MATERIAL_MAP", "VELOCITY", "PROJECTION IMAGE"})
 
 
 def _hounsfield(stack: SliceStack, name: str, notes: list[str]) -> NDArray[Any]:
@@ -238,7 +234,9 @@ def _fill(
     except Exception:  # damaged files make the parser fail in many ways; its words may quote the patient's data
         raise InputError(f"{name}: {called} cannot be read as DICOM (damaged, or cut short)") from None
     # A frame that is no slice of the stack, as a scout view is, has a scale that nobody uses.
-    frame_scales = [scales[places[frame]] if frame in places else scales[next(iter(places.values()))] for frame in range(frames)]
+    frame_scales = [
+        scales[places[frame]] if frame in places else scales[next(iter(places.values()))] for frame in range(frames)
+    ]
     for frame, values in enumerate(hounsfield_frames(dataset, first.path, frame_scales, stack.size, name, called)):
         if frame in places:
             array[places[frame]] = values
