@@ -87,9 +87,10 @@ class _Series:
 def index_folder(folder: Path | str, progress: Progress = silent) -> DicomIndex:
     """Find all series below a folder, whatever patients and studies lie in it and however they are nested.
 
-    A structure set or segmentation is a series of its own for each file, as each holds contours of its own; its ``acquired`` is the day on
-    which they were drawn, where it says one. A CT series that holds several phases becomes one series for each, where one element of the header
-    tells them apart cleanly; they share the series' UID. A file that comes several times is taken once.
+    A structure set or segmentation is a series of its own for each file, as each holds contours of its own; ``acquired`` of a
+    structure set is the day on which they were drawn, where it says one. A CT series that holds several phases becomes one
+    series for each, where one element of the header tells them apart cleanly; they share the series' UID. A file that comes
+    several times is taken once.
 
     :param progress: gets the stage ``index``.
     :raises InputError: the folder is not there or cannot be opened.
@@ -194,14 +195,14 @@ def _position(header: Dataset) -> tuple[float, ...]:
 
 def _content(path: Path) -> tuple[float, ...]:
     """A figure that two files share only if they hold the same."""
-    checksum = 0
+    checksum = size = 0
     try:
         with path.open("rb") as file:
             while block := file.read(2**20):
-                checksum = zlib.crc32(block, checksum)
+                checksum, size = zlib.crc32(block, checksum), size + len(block)
     except OSError:
         return ()
-    return (float(checksum),)
+    return (float(checksum), float(size))
 
 
 def _stated_phase(header: Dataset) -> float | None:

@@ -221,7 +221,7 @@ def _is_moment(digits: str, pattern: str, length: int) -> bool:
     if len(digits) != length or not (digits.isascii() and digits.isdigit()):
         return False
     try:
-        datetime.strptime(digits, pattern)  # noqa: DTZ007 - DICOM times have no zone
+        datetime.strptime(digits, pattern)
     except ValueError:
         return False
     return True

@@ -1,8 +1,9 @@
 """Phases of a 4D study: told from the header, and the same ones of two visits put together.
 
-A phase is a place in the breathing (or heart) cycle in percent, from 0 to below 100; 100 is 0 again. An average or an intensity projection
-over the cycle is no phase. Where a scanner sorts by amplitude and says *In* or *Ex*, breathing out from 100 % to 0 % is taken as the first half
-of the cycle and breathing in as the second, so that the same words of two visits meet.
+A phase is a place in the breathing (or heart) cycle in percent, from 0 to below 100; 100 is 0 again. An average or an
+intensity projection over the cycle is no phase. Where a scanner sorts by amplitude and says *In* or *Ex*, breathing out from
+100 % to 0 % is taken as the first half of the cycle and breathing in as the second, so that the same words of two visits
+meet.
 """
 
 from __future__ import annotations
@@ -23,14 +24,16 @@ PHASE_TEXT_TAGS = ("SeriesDescription", "ImageComments", "AcquisitionComments", 
 PAIRING_TOLERANCE = 5.0
 
 _NO_PHASE = re.compile(
-    r"(?<![a-z])(ave|avg|average[d]?|aip|mean|mip|minip|maxip|min|max|projection|untagged|ungated|helical|free.?breath\w*)(?![a-z])",
-    re.I,
+    r"(?<![a-z])(ave|avg|averaged?|aip|mean|m[ai]?x?ip|min-?ip|max-?ip|min|max|projection|untagged|ungated)(?![a-z])", re.I
 )
 #: A percentage that is a strength of the reconstruction or an amount of contrast.
 _OTHER_PERCENT = re.compile(r"(asir|safire|admire|idose|aidr|imr|dlir|\bss|iodine|contrast)[-\s]*v?[-\s]*\d", re.I)
-_PERCENT = re.compile(r"(?<![\d.])(\d{1,3}(?:\.\d+)?)\s*(?:%|pct\b|percent\b)\s*(in|ex)?(?![a-z])", re.I)
+_DIRECTION = r"\s*(in|ex)?(?![a-z])"
+_PERCENT = re.compile(r"(?<![\d.])(\d{1,3}(?:\.\d+)?)\s*(?:%|pct\b|percent\b)" + _DIRECTION, re.I)
+#: ``T50``, ``Phase 50``; not ``T10-L1``, which are vertebrae, nor ``Phase 2`` of a contrast agent.
 _LETTER = re.compile(
-    r"(?<![a-z])(?:t|p|ph|phase|resp|gated|bin)\s*[=_:]?\s*(\d{1,3}(?:\.\d+)?)(?![\d.]|\s*(?:mm|kv|s\b))\s*(?:%)?\s*(in|ex)?(?![a-z])",
+    r"(?<![a-z])(?:t|ph|phase|resp|gated)\s*[=_:]?\s*(0|\d{2,3}(?:\.\d+)?|\d\.\d+)(?![\d.]|\s*(?:mm|kv|s\b)|\s*-\s*[tls]\d)"
+    + _DIRECTION,
     re.I,
 )
 
