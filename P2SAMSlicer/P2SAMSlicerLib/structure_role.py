@@ -1,9 +1,9 @@
 """Which structures a model may segment: tumours. Margins and organs at risk are carried by the registration alone.
 
-A CTV or PTV is no visible object, it is drawn by a rule; an organ at risk is not what this tool was made and measured for. They
-are told by their names after AAPM TG-263 (Mayo et al. 2018), by what a structure set says of them (``RTROIInterpretedType``), or
-by their terminology; the user may say otherwise for any structure. Whatever is not known is taken for a tumour, because that is
-what this tool is asked to carry.
+A CTV or PTV is no visible object, it is drawn by a rule; an organ at risk is not what this tool was made and measured for.
+They are told by their names after AAPM TG-263 (Mayo et al. 2018), by what a structure set says of them
+(``RTROIInterpretedType``), or by their terminology; the user may say otherwise for any structure. Whatever is not known is
+taken for a tumour, because that is what this tool is asked to carry.
 """
 
 from __future__ import annotations

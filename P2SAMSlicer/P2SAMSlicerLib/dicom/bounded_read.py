@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import struct
 import warnings
 import zlib
@@ -62,6 +63,8 @@ def reading(what: str) -> Iterator[None]:
     :param what: the object, for the message.
     :raises InputError: anything was raised that is not an :class:`InputError` already.
     """
+    logger = logging.getLogger("pydicom")
+    before, logger.disabled = logger.disabled, True
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -72,6 +75,8 @@ def reading(what: str) -> Iterator[None]:
             raise InputError(f"{what}: too large for this computer's memory") from error
         except Exception as error:  # parsers fail in many ways, and their words may quote the patient's data
             raise InputError(f"{what}: cannot be read (damaged, cut short, or not of this kind)") from error
+        finally:
+            logger.disabled = before
 
 
 def open_bounded(path: Path, what: str) -> BinaryIO:

@@ -6,9 +6,9 @@ the slice distance away (of two slices at exactly half of it, the one of larger 
 * the CT's own slices: that is all. A slice without contours between contoured ones stays empty, and is named: it may be a gap
   between two lesions as well as one that was forgotten.
 * finer planes than the CT's slices: each slice takes the nearest plane, the others are left out, and that is said.
-* evenly spaced coarser planes (every second slice, or another CT's thicker slices): the slices between two neighbouring planes are
-  interpolated between the two shapes (signed distances), and that is said. Wider distances than the usual one stay gaps. Nothing
-  is added beyond the first and the last plane.
+* evenly spaced coarser planes (every second slice, or another CT's thicker slices): the slices between two neighbouring planes
+  are interpolated between the two shapes (signed distances), and that is said. Wider distances than the usual one stay gaps.
+  Nothing is added beyond the first and the last plane.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def check_frame(frame: str, reference: CtReference | None, *, trust_geometry: bo
     :raises InputError: they differ; the message is such an end of a sentence, too.
     """
     if reference is None:
-        return "cannot be checked against the CT, which is not DICOM; their coordinates were taken as they are"
+        return "cannot be checked against the CT, whose DICOM headers are not at hand; their coordinates were taken as they are"
     if not frame or not reference.frame_of_reference_uid:
         return "cannot be checked: no frame of reference is named; their coordinates were taken as they are"
     if frame == reference.frame_of_reference_uid:

@@ -48,8 +48,8 @@ def segments_from(
 ) -> tuple[list[Segment], list[str]]:
     """The structures to carry, on the CT's grid, from a file of any kind that holds contours.
 
-    :param path: RTSTRUCT, DICOM SEG, ``.seg.nrrd`` or a label map, told by content; or a folder (with those below it) that holds
-        exactly one RTSTRUCT or DICOM SEG.
+    :param path: RTSTRUCT, DICOM SEG, ``.seg.nrrd`` or a label map, told by content; or a folder that holds (itself or in those
+        below it) exactly one RTSTRUCT or DICOM SEG.
     :param volume: the CT on which they were drawn.
     :param reference: the CT's images, to which an RTSTRUCT or SEG must belong; None where the CT is not DICOM.
     :param names: only these, in this order; all if empty, but those that an earlier run added for comparison only.
@@ -92,19 +92,37 @@ def carried_segments(segmentation: Segmentation, names: Sequence[str], grid: Gri
     return segments, warnings + more
 
 
-def read_any_contours(path: Path | str, names: Sequence[str] = ()) -> Segmentation:
-    """Contours that lie on a grid of their own: all kinds but RTSTRUCT, whose contours have none.
+def is_structure_set(path: Path) -> bool:
+    """Whether these contours are an RTSTRUCT, which has no voxels of its own.
+
+    :raises InputError: see :func:`contour_file`.
+    """
+    return contour_file(path)[0] == STRUCTURE_SET_CLASS
+
+
+def read_on_own_grid(path: Path, names: Sequence[str] = ()) -> ReadContours:
+    """Contours of any kind but RTSTRUCT, on the grid on which they lie.
 
     :raises InputError: an RTSTRUCT, or see :func:`segments_from`.
     """
-    kind, file = contour_file(Path(path))
+    kind, file = contour_file(path)
     if kind == STRUCTURE_SET_CLASS:
-        raise InputError("structure set: its contours have no voxels of their own; they need the CT on which they were drawn")
+        raise InputError("structure set: it has no voxels of its own; the CT on which it was drawn is needed")
     if kind:
         from P2SAMSlicerLib.dicom.seg_reader import read_dicom_seg
 
-        return read_dicom_seg(file, names).segmentation
-    return read_segmentation(file, names)
+        return read_dicom_seg(file, names)
+    return ReadContours(read_segmentation(file, names), ())
+
+
+def read_on_grid(path: Path, grid: Grid, names: Sequence[str] = ()) -> ReadContours:
+    """The contours of an RTSTRUCT on a grid.
+
+    :raises InputError: see :func:`~P2SAMSlicerLib.dicom.structure_set_reader.read_structure_set`.
+    """
+    from P2SAMSlicerLib.dicom.structure_set_reader import read_structure_set
+
+    return read_structure_set(contour_file(path)[1], grid, None, names)
 
 
 def contour_file(path: Path) -> tuple[str, Path]:

@@ -67,10 +67,9 @@ def read_structure_set(
 
     Contours are patient coordinates, so neither the patient's position nor the order of the CT's slices matters. What lies
     inside is told by :mod:`~P2SAMSlicerLib.dicom.polygon_mask`, on which slices by
-    :mod:`~P2SAMSlicerLib.dicom.contour_stack`. Structures without closed contours, too small for the CT's voxels or lying
-        outside of it are left out, with a warning; if they were asked
-    for by name, refused. Each segment carries colour, ``RTROIInterpretedType`` and further facts as tags, and its code (TG-263 or
-    another) as terminology.
+    :mod:`~P2SAMSlicerLib.dicom.contour_stack`. Structures without closed contours, oblique ones, those too small for the CT's
+    voxels or outside of it are left out with a warning, or refused if they were asked for by name. Each segment carries its
+    colour, ``RTROIInterpretedType`` and further facts as tags, and its code (of TG-263 or another) as terminology.
 
     :param grid: the CT's.
     :param reference: the CT's images; None where the CT is not DICOM: then the coordinates are trusted, with a warning.
