@@ -31,9 +31,12 @@ DESCRIPTION = """\
 Carries contoured structures from a prior CT to one or more follow-up CTs of the
 same patient. The result lies exactly on each follow-up's own voxel grid.
 
-CTs are NIfTI, NRRD or MetaImage files, or a folder with one DICOM CT series;
-segments are a .seg.nrrd of 3D Slicer or a label map. All inputs are read and
-checked before any work begins; if one cannot be used, nothing is written.
+CTs are NIfTI, NRRD or MetaImage files, or a folder with one DICOM CT series.
+Segments are a .seg.nrrd of 3D Slicer, a label map, a DICOM structure set
+(RTSTRUCT) or a DICOM SEG, told by content; or a folder with one such DICOM file.
+A DICOM structure set or SEG must belong to the prior CT's frame of reference,
+which is checked if that CT is DICOM, too. All inputs are read and checked before
+any work begins; if one cannot be used, nothing is written.
 
 Written into the --out folder:
   NAME.seg.nrrd  for each follow-up file NAME: the contours, and the registered
@@ -58,7 +61,13 @@ def add_command(commands: Commands) -> None:
     parser = add_named_command(commands, "propagate", run, "carry contours from a prior CT to follow-up CTs", DESCRIPTION)
     files = parser.add_argument_group("files")
     files.add_argument("--prior-ct", metavar="A", type=Path, required=True, help="CT of the prior visit")
-    files.add_argument("--prior-seg", metavar="B", type=Path, required=True, help="the structures contoured on it")
+    files.add_argument(
+        "--prior-seg",
+        metavar="B",
+        type=Path,
+        required=True,
+        help="the structures contoured on it (.seg.nrrd, label map, RTSTRUCT or DICOM SEG)",
+    )
     files.add_argument(
         "--segment", metavar="NAME", action="append", default=[], help="carry only this structure; may be given again"
     )
