@@ -174,7 +174,7 @@ def write_new(
         reads back as something else; then nothing is left of it.
     """
     path = Path(path)
-    _check_target(path, reference, overwrite)
+    check_replaceable(path, reference, overwrite)
     with _quiet(), atomic_write(path) as temporary:
         dataset.save_as(temporary, enforce_file_format=True)
         try:
@@ -186,11 +186,11 @@ def write_new(
         if not unchanged(trips):
             changed = ", ".join(f"'{each.roi_name}' ({each.change_percent:+.3g} %)" for each in trips if each.dice != 1.0)
             raise OutputError(f"{path.name}: contours are not the same when read back, so it was not kept: {changed}")
-        _check_target(path, reference, overwrite)
+        check_replaceable(path, reference, overwrite)
     return trips
 
 
-def _check_target(path: Path, reference: CtReference, overwrite: bool) -> None:
+def check_replaceable(path: Path, reference: CtReference, overwrite: bool) -> None:
     """Refuse to replace what must stay.
 
     :raises OutputError: the file is there, and either may not be replaced, or was not written by this tool.
