@@ -36,6 +36,7 @@ def add_export(actions: Commands) -> None:
     )
     parser.add_argument("--followup", metavar="NAME", help="which follow-up, where the folder has several")
     parser.add_argument("--ct", metavar="DIR", type=Path, required=True, help="DICOM folder of the CT that was contoured")
+    parser.add_argument("--resample", action="store_true", help="the run resampled this CT, see 'p2sam dicom convert --help'")
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the files; made if needed")
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier export wrote")
 
@@ -52,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     result = read_earlier_result(arguments.result, arguments.followup)
     if not arguments.ct.is_dir():
         raise InputError(f"--ct {arguments.ct.name}: is no folder of DICOM slices")
-    ct = dicom_ct_of(arguments.ct)
+    ct = dicom_ct_of(arguments.ct, resample=arguments.resample)
     grid, reference = ct.volume.grid, ct.reference
     contours, warnings = contours_on_ct(result, grid)
     writers = {f"{result.name}_RTSTRUCT.dcm": write_structure_set, f"{result.name}_SEG.dcm": write_dicom_seg}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -246,9 +246,10 @@ def _frames(stream: BinaryIO, chosen: Sequence[int], places: FramePlaces) -> Ite
 
     if not chosen:
         return
-    stream.seek(0)
     try:
-        for frame in iter_pixels(stream, indices=list(chosen), raw=True):
+        packed = _packed_frames(stream, chosen, places)
+        stream.seek(0)
+        for frame in iter_pixels(stream, indices=list(chosen), raw=True) if packed is None else packed:
             if frame.shape != places.grid.shape[1:]:
                 raise InputError(f"{WHAT}: has frames of another size than its header says")
             yield frame
@@ -256,6 +257,32 @@ def _frames(stream: BinaryIO, chosen: Sequence[int], places: FramePlaces) -> Ite
         raise
     except Exception as error:  # decoders fail in many ways
         raise InputError(f"{WHAT}: its pixels cannot be decoded (damaged, cut short, or an unknown compression)") from error
+
+
+def _packed_frames(stream: BinaryIO, chosen: Sequence[int], places: FramePlaces) -> Iterator[NDArray[Any]] | None:
+    """Frames of one bit a voxel that do not begin at a byte, which pydicom cannot take apart one by one; else None."""
+    import pydicom
+
+    rows, columns = places.grid.shape[1:]
+    size = rows * columns
+    if size % 8 == 0:
+        return None
+    stream.seek(0)
+    content = pydicom.dcmread(stream, specific_tags=["BitsAllocated", "PixelData"], force=True)
+    syntax = content.file_meta.get("TransferSyntaxUID")
+    if content.get("BitsAllocated") != 1 or (syntax is not None and syntax.is_compressed):
+        return None
+    data = np.frombuffer(content.PixelData, dtype=np.uint8)
+    if data.size * 8 < size * len(places.slices):
+        raise InputError(f"{WHAT}: the file is cut short")
+
+    def frames() -> Iterator[NDArray[Any]]:
+        for index in chosen:
+            first, bit = divmod(index * size, 8)
+            bits = np.unpackbits(data[first : first + (bit + size + 7) // 8], bitorder="little")
+            yield bits[bit : bit + size].reshape(rows, columns)
+
+    return frames()
 
 
 def _segments(
