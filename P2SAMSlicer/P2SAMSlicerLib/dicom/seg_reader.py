@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -251,9 +251,9 @@ def _frames(stream: BinaryIO, header: Dataset, chosen: Sequence[int], places: Fr
 
     if not chosen:
         return
-    stream.seek(0)
     try:
         packed = int(header.get("BitsAllocated") or 0) == 1 and str(header.file_meta.get("TransferSyntaxUID")) in _PLAIN
+        stream.seek(0)
         size = (places.grid.shape[1], places.grid.shape[2])
         pixels = packed_frames(stream, chosen, size) if packed else iter_pixels(stream, indices=list(chosen), raw=True)
         for frame in pixels:
