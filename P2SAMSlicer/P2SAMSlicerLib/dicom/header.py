@@ -219,7 +219,8 @@ def items(header: Dataset, tag: str, budget: ReadBudget | None = None) -> list[D
             return [each for each in element.value or () if isinstance(each, Dataset)]
         # The parser left it for later, and would do it without bounds.
         value = element.value or b""
-        source: object = BoundedFile(BytesIO(value), len(value), budget)
+        # It looks at the beginning of each item twice.
+        source: object = BoundedFile(BytesIO(value), 4 * len(value), budget)
         return list(
             read_sequence(
                 source,  # type: ignore[arg-type]
