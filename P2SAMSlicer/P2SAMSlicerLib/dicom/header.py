@@ -167,7 +167,8 @@ def _inflated(file: BinaryIO, most_bytes: int) -> BinaryIO:
 def text(header: Dataset, tag: str) -> str:
     """A value as text, empty if absent or unreadable."""
     try:
-        return str(header.get(tag) or "").strip()
+        value = header.get(tag)
+        return "" if value is None else str(value).strip()
     except Exception:  # the parser decodes values only now, and fails in many ways on damaged ones
         return ""
 
