@@ -85,10 +85,7 @@ def _contours_of(index: DicomIndex, ct: IndexedSeries) -> list[ContourSource]:
         if series.referenced_instances & known and not series.referenced_instances & images:
             continue
         for path in series.paths:
-            try:
-                facts = contour_facts(path)
-            except InputError as error:
-                raise InputError(str(error).replace(path.name, "a structure set or segmentation")) from error
+            facts = contour_facts(path)
             if not facts.drawn_here and facts.names:
                 found.append(ContourSource(path, facts.approved))
     return found
