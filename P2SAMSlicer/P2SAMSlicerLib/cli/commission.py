@@ -123,6 +123,8 @@ def run(arguments: argparse.Namespace) -> int:
     from P2SAMSlicerLib.commissioning.commissioning_report import check_report, write_report
 
     check_report(arguments.out, overwrite=arguments.overwrite)
+    if arguments.identified and os.path.lexists(arguments.out / PRIVATE_NAME) and not arguments.overwrite:
+        raise InputError(f"{PRIVATE_NAME}: there already in the folder for the report; use --overwrite to replace")
     _check_apart(arguments.cases, arguments.out)
     site = None if arguments.site is None else check_site(arguments.site, "--site")
     tolerances = default_tolerances() if arguments.tolerances is None else read_tolerances(arguments.tolerances)

@@ -20,11 +20,11 @@ TONES: dict[str, html.Tone] = {PASS: "good", FAIL: "bad", NOT_JUDGED: "warn"}
 
 
 def commissioning_page(
-    measured: Measured, findings: AccuracyFindings, tolerances: Tolerances, verdicts: Sequence[Verdict], plot: bytes
+    measured: Measured, findings: AccuracyFindings, tolerances: Tolerances, verdicts: Sequence[Verdict], plot: bytes | None
 ) -> str:
     """The whole page.
 
-    :param plot: a PNG of what every method reached.
+    :param plot: a PNG of what every method reached, or None.
     """
     result = overall(verdicts)
     parts = [
@@ -44,7 +44,8 @@ def _verdicts(verdicts: Sequence[Verdict], tolerances: Tolerances) -> html.Marku
     header, rows = verdict_cells(verdicts)
     marked: list[list[html.Content]] = []
     for row, each in zip(rows, verdicts, strict=True):
-        marked.append([*row[:3], html.join([html.badge(each.judgement, TONES[each.judgement]), each.why], " "), *row[4:]])
+        why = html.paragraph(each.why, kind="note") if each.why else ""
+        marked.append([*row[:3], html.join([html.badge(each.judgement, TONES[each.judgement]), why]), *row[4:]])
     told = (
         "Each tolerance, the figure that it was compared with, and what that figure comes from. With fewer than"
         f" {tolerances.least_cases} patients nothing is judged."
@@ -52,7 +53,7 @@ def _verdicts(verdicts: Sequence[Verdict], tolerances: Tolerances) -> html.Marku
     return html.table(told, header, marked, numeric=(2, 4, 5))
 
 
-def _accuracy(findings: AccuracyFindings, plot: bytes) -> list[html.Markup]:
+def _accuracy(findings: AccuracyFindings, plot: bytes | None) -> list[html.Markup]:
     header, rows = mean_cells(findings)
     parts = [html.table(caption(findings.cases), header, rows, numeric=range(1, len(header)))]
     parts.append(html.paragraph(MEANINGS, kind="note"))
@@ -60,9 +61,9 @@ def _accuracy(findings: AccuracyFindings, plot: bytes) -> list[html.Markup]:
     if rows:
         parts += [html.table("Clinical mode against each other method", header, rows, numeric=range(1, 5))]
         parts += [html.paragraph(RESAMPLED, kind="note")]
-    parts.append(
-        html.picture(plot, "Dice and volume error of every method on every visit", caption(findings.cases), kind="wide")
-    )
+    if plot is not None:
+        told = "Dice and volume error of every method on every visit"
+        parts.append(html.picture(plot, told, caption(findings.cases), kind="wide"))
     header, rows = case_cells(findings)
     parts.append(html.table("Dice of every simulated visit", header, rows, numeric=range(2, len(header) - 1)))
     return parts

@@ -77,15 +77,23 @@ def write_report(out: Path, measured: Measured, tolerances: Tolerances) -> list[
     verdicts = judge(measured, tolerances)
     findings = findings_of(measured)
     with atomic_folder(out) as stage:
-        plot = stage / "accuracy.png"
-        write_plot(plot, findings)
-        text = commissioning_page(measured, findings, tolerances, verdicts, plot.read_bytes())
-        plot.unlink()
+        text = commissioning_page(measured, findings, tolerances, verdicts, _plot(stage, findings))
         (stage / PAGE_NAME).write_text(text, encoding="utf-8", newline="\n")
         write_json(stage / RECORD_NAME, record(measured, findings, tolerances, verdicts))
         write_rows(stage / ROWS_NAME, findings)
         (stage / TABLE_NAME).write_text(markdown(findings, verdicts), encoding="utf-8", newline="\n")
     return [out / name for name in NAMES]
+
+
+def _plot(folder: Path, findings: AccuracyFindings) -> bytes | None:
+    """What every method reached, as a PNG for the page; None if no method reached anything."""
+    if not any(findings.of(method) for method in findings.methods):
+        return None
+    plot = folder / "accuracy.png"
+    write_plot(plot, findings)
+    png = plot.read_bytes()
+    plot.unlink()
+    return png
 
 
 def markdown(findings: AccuracyFindings, verdicts: Sequence[Verdict]) -> str:
