@@ -68,7 +68,7 @@ def text(value: Content) -> Markup:
 
 def join(parts: Iterable[Content], between: str = "") -> Markup:
     """Pieces one after the other."""
-    return Markup(str(text(between)).join(text(part) for part in parts))
+    return Markup(html.escape(between).join(text(part) for part in parts))
 
 
 def element(tag: str, *content: Content, **attributes: str | None) -> Markup:
@@ -157,7 +157,7 @@ def picture(png: bytes, alternative: str, caption: Content = None, *, kind: str 
     """A PNG that lies in the page.
 
     :param alternative: says in words what is seen, for those who cannot see it.
-    :param kind: ``wide`` fills the page's width.
+    :param kind: ``wide`` fills the page's width; ``slices`` does so on a screen, and leaves room for three on a sheet of paper.
     :raises InputError: it is no PNG.
     """
     if not png.startswith(PNG_SIGNATURE):

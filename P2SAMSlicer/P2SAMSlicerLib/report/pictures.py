@@ -42,8 +42,9 @@ MARGIN_MM = 25.0
 #: Air in lung and not around the patient; with this share of it around a lesion the lung window shows more.
 LUNG_HU = (-960.0, -500.0)
 LUNG_SHARE = 0.2
-#: Colours of a picture: greys and three outlines. So it takes a third of the space.
-COLOURS = 96
+#: A picture is stored with these greys and with its outlines' colours in these shares, which takes a third of the space.
+GREYS = 96
+SHARES = (0.25, 0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True)
@@ -272,11 +273,29 @@ def _place(grid: Grid, z: int) -> str:
 
 
 def _small(png: bytes) -> bytes:
-    """The same picture with few colours."""
+    """The same picture with few colours, each pixel with the nearest."""
     from PIL import Image
 
     with Image.open(io.BytesIO(png)) as image:
-        few = image.convert("RGB").quantize(COLOURS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        pixels = np.asarray(image.convert("RGB"), dtype=np.int32)
+    palette = np.array(_palette(), dtype=np.int32)
+    # There are far fewer colours than pixels.
+    codes, place = np.unique(pixels @ np.array([65536, 256, 1]), return_inverse=True)
+    colors = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=1)
+    nearest = ((colors[:, None] - palette[None]) ** 2).sum(axis=-1).argmin(axis=1).astype(np.uint8)
+    few = Image.fromarray(nearest[place].reshape(pixels.shape[:2]))
+    few.putpalette([int(value) for color in palette for value in color])
     content = io.BytesIO()
     few.save(content, format="png", optimize=True)
     return content.getvalue()
+
+
+def _palette() -> list[tuple[int, ...]]:
+    """Greys, and the outlines' colours as they are and as they blend with black and white at their rims."""
+    colors: list[tuple[int, ...]] = [(round(255 * k / (GREYS - 1)),) * 3 for k in range(GREYS)]
+    for color in (PRIOR_COLOR, REGISTERED_COLOR, RESULT_COLOR):
+        red, green, blue = (int(color[k : k + 2], 16) for k in (1, 3, 5))
+        for share in SHARES:
+            for other in (0, 255):
+                colors.append(tuple(round(share * value + (1 - share) * other) for value in (red, green, blue)))
+    return colors

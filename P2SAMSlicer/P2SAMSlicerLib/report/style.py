@@ -24,9 +24,8 @@ th, td { border: 1px solid #b5b5b5; padding: .28em .5em; text-align: left; verti
 th { font-weight: 600; max-width: 16em; overflow-wrap: anywhere; }
 td { max-width: 34em; }
 thead th { background: #eef1f4; border-bottom: 2px solid #666; vertical-align: bottom; overflow-wrap: break-word; }
-tbody th { background: #f7f8f9; }
+tbody th { background: #f7f8f9; min-width: 5.6em; }
 .number { text-align: right; }
-td.number { white-space: nowrap; }
 .sentence { text-align: left; min-width: 13em; }
 .facts table { width: auto; min-width: 50%; }
 .badge { display: inline-block; border: 1.5px solid #555; border-radius: 3px; padding: 0 .4em; font-weight: 700;
@@ -41,7 +40,7 @@ td.number { white-space: nowrap; }
 .notice-title { display: block; margin-bottom: .1em; }
 figure { margin: .8em 0 1.1em; break-inside: avoid; }
 figure img { display: block; max-width: 100%; height: auto; border: 1px solid #ccc; }
-figure.wide img { width: 100%; }
+figure.wide img, figure.slices img { width: 100%; }
 figcaption { font-size: .88em; color: #333; margin-top: .3em; overflow-wrap: anywhere; }
 .key { font-size: .9em; margin-right: 1.2em; white-space: normal; overflow-wrap: anywhere; }
 .sign { margin-top: 1em; break-inside: avoid; }
@@ -63,7 +62,8 @@ footer { margin-top: 2em; border-top: 1px solid #999; padding-top: .4em; font-si
   thead { display: table-header-group; }
   table { font-size: 8.3pt; }
   th, td { padding: .2em .35em; }
-  .sentence { min-width: 0; }
+  .sentence { min-width: 10em; }
+  figure.slices img { width: auto; max-height: 66mm; }
   .badge, thead th, tbody th, .key { -webkit-print-color-adjust: exact; print-color-adjust: exact; }
 }
 """
