@@ -41,7 +41,7 @@ def read_segmentation(path: Path | str, names: Sequence[str] | None = None) -> S
         values, no segment of a given name.
     """
     path = Path(path)
-    check_readable(path, "DICOM segmentations and structure sets cannot be read yet; save it as .seg.nrrd")
+    check_readable(path, "DICOM contours are read by p2sam propagate and p2sam evaluate; save them as .seg.nrrd for this")
     if volume_suffix(path) in (".nrrd", ".nhdr") and check_header(path).segmentation:
         grid, found = _read_slicer(path)
     else:

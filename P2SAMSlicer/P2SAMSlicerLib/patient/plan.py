@@ -70,7 +70,10 @@ def plan_orders(visits: Sequence[PatientVisit], settings: PatientSettings, out: 
     settings.check()
     prior = prior_visit(visits, settings.prior)
     followups = _followups(visits, prior, settings)
-    return tuple(_order(visits, prior, followups, each, settings, out) for each in followups)
+    orders = tuple(_order(visits, prior, followups, each, settings, out) for each in followups)
+    if settings.options.registration == "file" and (len(orders) > 1 or len(orders[0].references) > 1):
+        raise InputError("--registration: a transform belongs to one prior and one follow-up; name the follow-up (--followup)")
+    return orders
 
 
 def prior_visit(visits: Sequence[PatientVisit], name: str | None = None) -> PatientVisit:

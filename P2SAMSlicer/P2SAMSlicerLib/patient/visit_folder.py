@@ -76,6 +76,14 @@ def is_finished(folder: Path | str, order: VisitOrder) -> bool:
     return files_unchanged(Path(folder), content)
 
 
+def is_done(folder: Path) -> bool:
+    """Whether a folder holds the results of a visit, of whatever run."""
+    try:
+        return bool(read_visit_folder(folder)["outcome"] == DONE)
+    except InputError:
+        return False
+
+
 def files_unchanged(folder: Path, content: dict[str, Any]) -> bool:
     """Whether all files of a finished visit are there as they were written."""
     try:
