@@ -90,6 +90,8 @@ def carry(notes: Path, order: VisitOrder, model: str) -> None:
     (file,) = order.followup.ct.paths
     name = f"{order.out.parent.name}-{order.followup.label}"
     attempt = note(notes, f"carried-{name}", str(os.getpid()))
+    for source in order.references[0].contours:
+        note(notes, f"reference-{name}", "there" if source.path.is_file() else "absent")
     words = file.read_text(encoding="utf-8")
     what, _, value = words.partition(" ")
     if what == "sleep":

@@ -139,10 +139,12 @@ def remote_cluster(address: SchedulerAddress, setup: TaskSetup, device: str) -> 
         uses_gpus = has_gpus and (device == "auto" or device.startswith("cuda"))
         yield Cluster(client, setup, count, {GPU: 1.0} if uses_gpus else {}, "cuda" if uses_gpus else None)
     finally:
+        # A scheduler that is gone is not waited for.
+        if client.status == "running":
+            with suppress(Exception):
+                client.unregister_worker_plugin(plugin.name)
         with suppress(Exception):
-            client.unregister_worker_plugin(plugin.name)
-        with suppress(Exception):
-            client.close(timeout=CONNECT_SECONDS)
+            client.close(timeout=CONNECT_SECONDS if client.status == "running" else 1)
 
 
 def _workers(client: Any) -> dict[str, Any]:
