@@ -13,7 +13,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,15 +58,14 @@ def planner_for(settings: PatientSettings) -> Planner:
         orders: list[VisitOrder] = []
         for number, file in enumerate(files, start=2):
             visit = PatientVisit(number, file.stem, 7 * number, None, CtSource((file,), False))
-            reference = prior
+            references: tuple[PatientVisit, ...] = (prior,)
             if settings.carried_from == "previous" and orders:
                 last = orders[-1]
-                reference = PatientVisit(
-                    number - 1, last.followup.label, None, None, last.followup.ct, (ContourSource(last.out / "contours"),)
-                )
-            order = VisitOrder((reference,), visit, out / visit.label, model="stub", device="cpu", threads=settings.threads)
+                contours = (ContourSource(last.out / "contours"),)
+                references = (prior, replace(last.followup, contours=contours))
+            order = VisitOrder(references, visit, out / visit.label, model="stub", device="cpu", threads=settings.threads)
             orders.append(order)
-        return PatientPlan(row, tuple(orders), {"label": "visit_1"})
+        return PatientPlan(row, tuple(orders))
 
     return plan
 
@@ -90,7 +90,7 @@ def carry(notes: Path, order: VisitOrder, model: str) -> None:
     (file,) = order.followup.ct.paths
     name = f"{order.out.parent.name}-{order.followup.label}"
     attempt = note(notes, f"carried-{name}", str(os.getpid()))
-    for source in order.references[0].contours:
+    for source in order.references[-1].contours:
         note(notes, f"reference-{name}", "there" if source.path.is_file() else "absent")
     words = file.read_text(encoding="utf-8")
     what, _, value = words.partition(" ")
@@ -146,12 +146,12 @@ def is_finished(order: VisitOrder) -> bool:
         return False
 
 
-def write_report(out: Path, folders: Sequence[Path], prior: Mapping[str, Any]) -> None:
+def write_report(out: Path, prior: PatientVisit, orders: Sequence[VisitOrder]) -> None:
     """A report that says which visits it is about."""
-    assert prior == {"label": "visit_1"}
+    assert prior.label == "visit_1"
     with atomic_folder(out) as stage:
         for name in ("report.html", "report.json"):
-            (stage / name).write_text(" ".join(folder.name for folder in folders))
+            (stage / name).write_text(" ".join(order.followup.label for order in orders))
 
 
 def record_failure(order: VisitOrder, reason: str) -> None:

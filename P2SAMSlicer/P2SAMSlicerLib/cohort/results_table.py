@@ -16,6 +16,8 @@ from P2SAMSlicerLib.result_files import SUMMARY_NAME
 
 CSV_NAME, PARQUET_NAME = "results.csv", "results.parquet"
 VISIT_NAME = "visit.json"
+#: Of a patient.
+REPORTS = ("report.html", "report.json")
 DONE, FAILED = "done", "failed"
 
 #: What the columns are.
