@@ -169,12 +169,11 @@ def test_a_scheduler_that_is_killed_is_told_of_and_the_run_can_be_resumed(
 
 class existing_cluster:  # noqa: N801 - used as a function
     """A scheduler and a worker of Dask's own commands, on this computer.
-
-    :param arguments: for both; a worker with two threads, or none, if told so.
+    :param folder: for what they write.
     """
 
-    def __init__(self, folder: Path, threads: int = 1) -> None:
-        self._folder, self._threads = folder, threads
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> tuple[str, subprocess.Popen[bytes]]:
@@ -182,7 +181,7 @@ class existing_cluster:  # noqa: N801 - used as a function
         common = ["--scheduler-file", str(told)]
         self._start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", *common)
         wait_for(told.exists)
-        nthreads = ["--nthreads", str(self._threads), "--local-directory", str(self._folder / "scratch")]
+        nthreads = ["--nthreads", "1", "--local-directory", str(self._folder / "scratch")]
         self._start("worker", *common, "--host", "127.0.0.1", "--no-dashboard", "--no-nanny", *nthreads)
         return json.loads(told.read_text())["address"], self._processes[0]
 
