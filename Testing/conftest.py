@@ -37,6 +37,8 @@ LONGEST = (
     "test_prompt_update.py",
     "test_worker_runs.py",
     "test_worker_streams.py",
+    "test_cli_cohort.py",
+    "test_cohort_resume.py",
     "test_propagation.py",
     "test_module_review.py",
     "test_module_strictness.py",
