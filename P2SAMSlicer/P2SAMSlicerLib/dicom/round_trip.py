@@ -51,8 +51,8 @@ def round_trip(name: str, roi_name: str, mask: BoolArray, read_back: BoolArray, 
 def comes_back(mask: BoolArray, read_back: BoolArray) -> bool:
     """Whether the file holds the contour: every voxel of its slices is as it was.
 
-    Slices between contoured ones are not looked at: a structure set cannot say that a slice was left out on purpose, and readers,
-    this library's among them, may close evenly spaced gaps. The figures of :class:`RoundTrip` tell what that changes.
+    Slices between contoured ones are not looked at: a structure set cannot say that a slice was left out on purpose, and
+    readers, this library's among them, may close evenly spaced gaps. The figures of :class:`RoundTrip` tell what that changes.
     """
     contoured = mask.any(axis=(1, 2))
     first, last = int(contoured.argmax()), len(contoured) - int(contoured[::-1].argmax())

@@ -17,6 +17,7 @@ import numpy as np
 import P2SAMSlicerLib
 from P2SAMSlicerLib.dicom.ct_reference import CtReference, SliceReference
 from P2SAMSlicerLib.dicom.export_contours import UNREVIEWED, ExportContour, all_reviewed
+from P2SAMSlicerLib.dicom.header import quiet
 from P2SAMSlicerLib.dicom.new_object import (
     MANUFACTURER,
     MODEL,
@@ -68,7 +69,8 @@ def write_dicom_seg(
     check_contours(contours, grid, reference)
     places = slice_places(grid, reference)
     names = roi_names([each.source_name for each in contours], [each.comparison for each in contours])
-    dataset = _segmentation(contours, names, grid, reference, places)
+    with quiet():
+        dataset = _segmentation(contours, names, grid, reference, places)
 
     def read_back(file: Path) -> list[tuple[RoundTrip, bool]]:
         from P2SAMSlicerLib.dicom.seg_reader import read_dicom_seg
