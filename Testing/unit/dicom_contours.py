@@ -35,9 +35,9 @@ def series_in(folder: Path) -> CtSeries:
     return read_ct_series(sorted(folder.iterdir()), "ct")
 
 
-def centre_of(grid: Grid) -> BoolArray:
-    """Its middle as an LPS point."""
-    return grid.to_physical((np.array([grid.shape[::-1]]) - 1) / 2)[0]
+def centre_of(grid: Grid, offset_mm: float = 0.0) -> list[float]:
+    """Its middle as an LPS point, moved along all axes."""
+    return [float(each) + offset_mm for each in grid.to_physical((np.array([grid.shape[::-1]]) - 1) / 2)[0]]
 
 
 def contour(name: str, mask: BoolArray, **fields: Any) -> ExportContour:
@@ -62,14 +62,14 @@ def usual_contours(grid: Grid, radius_mm: float = 14.0) -> tuple[ExportContour, 
         contour("GTV primary", tumour),
         contour(
             "Lung_L",
-            ball(grid, 0.7 * radius_mm, middle + radius_mm / 2),
+            ball(grid, 0.7 * radius_mm, centre_of(grid, radius_mm / 2)),
             terminology=None,
             algorithm="SEMIAUTOMATIC",
             color=None,
         ),
         contour(
             "GTV primary registered prior",
-            ball(grid, radius_mm, middle + 2),
+            ball(grid, radius_mm, centre_of(grid, 2.0)),
             comparison=True,
             terminology=None,
             source_tags=registered,

@@ -140,7 +140,7 @@ def test_a_multi_frame_ct_is_referred_to_by_frame(shared_data: Path, tool: Calla
     assert dicom_errors(tool("dciodvfy"), tmp_path / "seg.dcm") == []
     frames = pydicom.dcmread(tmp_path / "seg.dcm").PerFrameFunctionalGroupsSequence
     sources = [each.DerivationImageSequence[0].SourceImageSequence[0] for each in frames]
-    by_place = {each.position: each.frame for each in ct.reference.slices}
+    by_place: dict[tuple[float, ...], int | None] = {each.position: each.frame for each in ct.reference.slices}
     for frame, source in zip(frames, sources, strict=True):
         assert source.ReferencedSOPInstanceUID == ct.reference.slices[0].sop_instance_uid
         place = tuple(float(each) for each in frame.PlanePositionSequence[0].ImagePositionPatient)

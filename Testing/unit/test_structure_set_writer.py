@@ -58,9 +58,9 @@ def test_any_mask_comes_back_voxel_for_voxel(ct: CtReference, tmp_path: Path, se
     mask[4, 11, 10] = True
     (trip,) = write_structure_set(tmp_path / "any.dcm", [contour("GTV", mask)], GRID, ct, overwrite=True)
     again = read_structure_set(tmp_path / "any.dcm", GRID, ct).segmentation.segments[0].mask
-    contoured = mask.any(axis=(1, 2))
-    np.testing.assert_array_equal(mask[contoured], again[contoured])
-    assert trip.dice == 1.0 or not contoured[contoured.argmax() : len(contoured) - contoured[::-1].argmax()].all()
+    places = np.flatnonzero(np.asarray(mask.any(axis=(1, 2))))
+    np.testing.assert_array_equal(mask[places], again[places])
+    assert trip.dice == 1.0 or len(places) <= places[-1] - places[0], "only a gap may have been closed"
 
 
 def test_evenly_spaced_gaps_that_a_reader_closes_are_reported(ct: CtReference, tmp_path: Path) -> None:

@@ -133,13 +133,15 @@ def _segmentation(
 def _stand_in(z: int, grid: Grid, reference: CtReference) -> Dataset:
     """A slice of the grid as highdicom wants to see one."""
     from pydicom.dataset import Dataset
-    from pydicom.uid import generate_uid
+    from pydicom.uid import UID, generate_uid
     from pydicom.valuerep import DS
 
     stand_in = Dataset()
-    stand_in.SOPClassUID, stand_in.SOPInstanceUID, stand_in.Modality = CT_IMAGE, generate_uid(prefix=None), "CT"
-    stand_in.StudyInstanceUID, stand_in.SeriesInstanceUID = reference.study_uid, reference.series_uid
-    stand_in.FrameOfReferenceUID = reference.frame_of_reference_uid
+    stand_in.SOPInstanceUID = generate_uid(prefix=None)
+    stand_in.Modality = "CT"
+    stand_in.SOPClassUID = UID(CT_IMAGE)
+    stand_in.StudyInstanceUID, stand_in.SeriesInstanceUID = UID(reference.study_uid), UID(reference.series_uid)
+    stand_in.FrameOfReferenceUID = UID(reference.frame_of_reference_uid)
     stand_in.PatientID = stand_in.PatientName = stand_in.PatientBirthDate = stand_in.PatientSex = None
     stand_in.AccessionNumber = stand_in.StudyID = stand_in.StudyDate = stand_in.StudyTime = None
     stand_in.InstanceNumber = z + 1
