@@ -52,7 +52,7 @@ def test_every_voxel_comes_back_without_a_remark(ct: CtReference, tmp_path: Path
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.001, 0.999))
-@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_mask_comes_back_voxel_for_voxel(ct: CtReference, tmp_path: Path, seed: int, share: float) -> None:
     mask = np.random.default_rng(seed).random(GRID.shape) < share
     mask[4, 11, 10] = True
