@@ -23,7 +23,7 @@ from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.progress import ProgressEvent
 from pydicom import Dataset
 from pydicom.dataset import FileDataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian, RTStructureSetStorage, SegmentationStorage, generate_uid
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, RTStructureSetStorage, SegmentationStorage, generate_uid
 
 
 def item(**tags: Any) -> Dataset:
@@ -38,7 +38,7 @@ def contour_object(sop_class: str, modality: str, **tags: Any) -> FileDataset:
     made = make_slice(np.zeros((2, 2), np.uint16), np.zeros(3), 1, Modality=modality, SeriesInstanceUID=generate_uid())
     for tag in ("PixelData", "Rows", "Columns", "ImagePositionPatient", "FrameOfReferenceUID"):
         delattr(made, tag)
-    made.SOPClassUID = made.file_meta.MediaStorageSOPClassUID = sop_class
+    made.SOPClassUID = made.file_meta.MediaStorageSOPClassUID = UID(sop_class)
     for tag, value in tags.items():
         setattr(made, tag, value)
     return made

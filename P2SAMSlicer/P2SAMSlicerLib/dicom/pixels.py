@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from P2SAMSlicerLib.dicom.codestream import stated_size
+from P2SAMSlicerLib.dicom.header import number
 from P2SAMSlicerLib.errors import InputError
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def hounsfield_frames(
     named = f"{name}: {called or path.name}"
     if "PixelData" not in dataset:
         raise InputError(f"{named} has no pixel data")
-    if dataset.get("SamplesPerPixel", 1) != 1:
+    if number(dataset, "SamplesPerPixel") not in (None, 1):
         raise InputError(f"{named} is a colour image, not a CT slice")
     count = 0
     for stored in _decode(dataset, path, scales, shape, named):
@@ -128,7 +129,14 @@ def _decode(
         for values, _ in get_decoder(syntax).iter_array(dataset):
             yield np.asarray(values)
     except Exception as error:  # decoders fail in many ways
-        raise InputError(f"{named} has pixel data that cannot be decoded ({syntax.name})") from error
+        raise InputError(f"{named} has pixel data that cannot be decoded ({_name_of(syntax)})") from error
+
+
+def _name_of(syntax: Any) -> str:
+    """A transfer syntax in words, where it is one; a damaged one may be anything."""
+    from pydicom.uid import UID_dictionary
+
+    return UID_dictionary[syntax][0] if isinstance(syntax, str) and syntax in UID_dictionary else "unknown transfer syntax"
 
 
 def _check_compressed(dataset: Dataset, frames: int, shape: tuple[int, ...]) -> None:
@@ -161,7 +169,7 @@ def _padding(header: Dataset) -> tuple[int, int] | None:
         last = int(header["PixelPaddingRangeLimit"].value) if "PixelPaddingRangeLimit" in header else first
         bits = int(header.get("BitsAllocated", 16))
         signed = int(header.get("PixelRepresentation", 0)) == 1
-    except (KeyError, TypeError, ValueError):
+    except Exception:  # absent, or no numbers; the parser decodes late and fails in many ways
         return None
 
     def stored(value: int) -> int:
