@@ -386,6 +386,7 @@ def test_a_deflated_slice_is_indexed_and_read_like_any_other(tmp_path: Path) -> 
     np.testing.assert_array_equal(read_ct_series(series.paths, "visit_1").volume.array, plain.volume.array)
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
 def test_many_files_take_little_time_each_and_each_is_found(tmp_path: Path) -> None:
     (original,) = save(tmp_path / "one", make_series(count=1, SOPInstanceUID="1.2.4.00000")).iterdir()
     content = original.read_bytes()

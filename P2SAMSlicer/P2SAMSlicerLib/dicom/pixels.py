@@ -128,15 +128,19 @@ def _decode(
                 return
         for values, _ in get_decoder(syntax).iter_array(dataset):
             yield np.asarray(values)
+    except MemoryError:
+        raise
     except Exception as error:  # decoders fail in many ways
         raise InputError(f"{named} has pixel data that cannot be decoded ({_name_of(syntax)})") from error
 
 
 def _name_of(syntax: Any) -> str:
     """A transfer syntax in words, where it is one; a damaged one may be anything."""
-    from pydicom.uid import UID_dictionary
+    from pydicom.uid import UID
 
-    return UID_dictionary[syntax][0] if isinstance(syntax, str) and syntax in UID_dictionary else "unknown transfer syntax"
+    # The name of one that is unknown is itself.
+    known = isinstance(syntax, UID) and syntax.name != str(syntax)
+    return syntax.name if known else "unknown transfer syntax"
 
 
 def _check_compressed(dataset: Dataset, frames: int, shape: tuple[int, ...]) -> None:

@@ -79,7 +79,7 @@ def read_ct_series(paths: Sequence[Path], name: str, *, resample: bool = False) 
     """
     with quiet():
         slices = []
-        for index, path in enumerate(sorted(paths)):
+        for index, path in enumerate(sorted(map(Path, paths))):
             called = f"file {index + 1} of {len(paths)}"
             try:
                 header = read_header(path, SLICE_TAGS)
@@ -232,6 +232,8 @@ def _fill(
     frames = 1 if first.frame is None else int(first.header.get("NumberOfFrames", 1))
     try:
         dataset = read_whole(first.path, _BESIDE_PIXELS_BYTES + frames * stack.size[0] * stack.size[1] * 8)
+    except MemoryError:
+        raise
     except Exception:  # damaged files make the parser fail in many ways; its words may quote the patient's data
         raise InputError(f"{name}: {called} cannot be read as DICOM (damaged, or cut short)") from None
     # A frame that is no slice of the stack, as a scout view is, has a scale that nobody uses.
