@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,10 +77,12 @@ def _gathered(top: Dataset, groups: list[Dataset], budget: ReadBudget) -> Datase
 
 
 def _copy(source: Dataset, target: Dataset) -> None:
-    """A slice's elements, as they are: a damaged one is noticed where its value is needed."""
+    """A slice's elements, as far as they can be read: that one is lacking is noticed where it is needed."""
     from pydicom.datadict import tag_for_keyword
 
     for keyword in SLICE_TAGS:
         tag = tag_for_keyword(keyword)
-        if tag is not None and tag in source:
+        if tag is None or tag not in source:
+            continue
+        with suppress(Exception):  # damaged ones make the parser fail in many ways
             target[tag] = source.get_item(tag)
