@@ -28,13 +28,13 @@ def rescale(header: Dataset, path: Path, name: str, called: str | None = None) -
     """RescaleSlope and RescaleIntercept, 1 and 0 where absent.
 
     :param called: the slice's name in messages; the file's if None.
-    :raises InputError: no numbers, or a slope of zero.
+    :raises InputError: no numbers, a slope of zero, or numbers with which 16 bits become more than 32.
     """
     try:
         slope, intercept = float(header.get("RescaleSlope", 1)), float(header.get("RescaleIntercept", 0))
     except Exception:  # text that is no number, which the parser only notices here
         slope = intercept = math.nan
-    if not (math.isfinite(slope) and math.isfinite(intercept)) or slope == 0:
+    if slope == 0 or not abs(slope) * 2**16 + abs(intercept) < 2**31:
         raise InputError(f"{name}: {called or path.name} has no usable rescale slope and intercept")
     return slope, intercept
 
