@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from P2SAMSlicerLib.dicom.contour_stack import PLANE_TOLERANCE_MM, contours_to_m
 from P2SAMSlicerLib.dicom.ct_reference import CtReference
 from P2SAMSlicerLib.dicom.drawn_on import DrawnOn, check_frame, check_origin, patient_of
 from P2SAMSlicerLib.dicom.polygon_mask import crossings
-from P2SAMSlicerLib.dicom.read_contours import ReadContours, check_memory, unknown_name
+from P2SAMSlicerLib.dicom.read_contours import ReadContours, check_memory, unique_names, unknown_name
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.geometry import Grid
 from P2SAMSlicerLib.structure_role import INTERPRETED_TYPE_TAG
@@ -198,24 +198,9 @@ def _wanted(structures: Sequence[_Structure], names: Sequence[str], warnings: li
     drawn = [each for each in structures if each.contours]
     if not drawn:
         raise InputError(f"{WHAT}: none of its {len(structures)} structures has contours")
-    _make_names_unique(drawn, warnings)
-    return drawn
-
-
-def _make_names_unique(structures: Sequence[_Structure], warnings: list[str]) -> None:
-    """Give the second of two structures of one name another one."""
-    taken = {each.name for each in structures}
-    seen: Counter[str] = Counter()
-    for each in structures:
-        seen[each.name] += 1
-        if seen[each.name] == 1:
-            continue
-        number = seen[each.name]
-        while (new := f"{each.name} ({number})") in taken:
-            number += 1
-        taken.add(new)
-        warnings.append(f"{WHAT}: two structures are named '{each.name}'; the later one is called '{new}' here")
-        each.name = new
+    called, notes = unique_names([each.name for each in drawn], WHAT)
+    warnings += notes
+    return [replace(each, name=name) for name, each in zip(called, drawn, strict=True)]
 
 
 def _segments(
