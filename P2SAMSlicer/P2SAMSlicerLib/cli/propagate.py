@@ -76,8 +76,8 @@ def add_command(commands: Commands) -> None:
     )
     files.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the results; made if needed")
     files.add_argument("--overwrite", action="store_true", help="replace results that are there already")
-    _add_method_arguments(parser.add_argument_group("method"), usual)
-    _add_structure_arguments(parser.add_argument_group("margins and organs"))
+    add_method_arguments(parser.add_argument_group("method"), usual)
+    add_structure_arguments(parser.add_argument_group("margins and organs"))
     add_model_arguments(parser)
     add_progress_argument(parser)
     parser.epilog = _columns()
@@ -91,7 +91,8 @@ def _columns() -> str:
     return "\n".join(lines)
 
 
-def _add_method_arguments(group: argparse._ArgumentGroup, usual: PropagationOptions) -> None:
+def add_method_arguments(group: argparse._ArgumentGroup, usual: PropagationOptions) -> None:
+    """How contours are carried; :func:`options_of` reads these and those of :func:`add_structure_arguments`."""
     group.add_argument(
         "--mode",
         choices=("clinical", "paper"),
@@ -151,7 +152,8 @@ def _add_method_arguments(group: argparse._ArgumentGroup, usual: PropagationOpti
     )
 
 
-def _add_structure_arguments(group: argparse._ArgumentGroup) -> None:
+def add_structure_arguments(group: argparse._ArgumentGroup) -> None:
+    """Which structures are carried by the registration alone."""
     group.add_argument(
         "--registration-only",
         metavar="NAME",
