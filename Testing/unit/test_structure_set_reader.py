@@ -544,7 +544,7 @@ def test_a_million_points_are_read_in_seconds(tmp_path: Path) -> None:
     [
         ("MOST_STRUCTURES", 2, "3 structures, more than any real one"),
         ("MOST_CONTOURS", 5, "6 contours, more than any real one"),
-        ("MOST_CROSSINGS", 30, "more points than any real one's"),
+        ("MOST_WORK", 500, "more and larger than any real one's"),
     ],
 )
 def test_more_than_any_real_structure_set_has_is_refused(
