@@ -100,7 +100,6 @@ WRONG: list[tuple[list[str], str]] = [
 def test_a_wrong_command_line_is_refused_in_one_line(
     copy_engine: CopyEngine,
     patient: list[str],
-    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     more: list[str],
     message: str,

@@ -142,9 +142,7 @@ def series_rows(index: DicomIndex, *, identified: bool = False) -> list[dict[str
             "phase_group": each.phase_group or None,
             "approval": _code(each.approval) or None,
             "drawn_on": drawn_on.get(id(each), []) if each.kind in _CONTOURS else None,
-            "contours": (
-                [numbers[id(found)] for found in index.contours_on(each)] if each.kind is SeriesKind.CT else None
-            ),
+            "contours": ([numbers[id(found)] for found in index.contours_on(each)] if each.kind is SeriesKind.CT else None),
         }
         if identified:
             row |= {"patient_id": each.patient_id, "acquired": each.acquired, "label": each.label}
