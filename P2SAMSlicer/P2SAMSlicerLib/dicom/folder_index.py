@@ -141,7 +141,7 @@ def _take(path: Path, found: dict[_Key, _Series], images: dict[tuple[str, tuple[
     # Writers of structure sets reuse the identifier of what they changed, so only the same content is a copy.
     position = _content(path) if kind in _CONTOURS else _position(header)
     file = Placed(
-        DicomFile(path, sys.intern(sop_class), instance, max(1, int(number(header, "NumberOfFrames") or 1))),
+        DicomFile(path, sys.intern(sop_class), instance, int(min(max(1, number(header, "NumberOfFrames") or 1), 10**6))),
         position,
         tuple(sys.intern(text(header, tag)) for tag in SPLITTING_TAGS),
     )

@@ -11,6 +11,7 @@ import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
@@ -42,17 +43,24 @@ class TooMuchError(OSError):
     """A file holds more than any real one of its kind."""
 
 
+@dataclass
+class ReadBudget:
+    """How many reads are left for one file, in whatever parts it is parsed."""
+
+    reads: int = MOST_READS
+
+
 class BoundedFile:
     """A binary file for the parser that refuses to be read without end.
 
     :param most_bytes: sum of all reads.
-    :param most_reads: number of reads.
+    :param budget: number of reads.
     """
 
-    def __init__(self, file: BinaryIO, most_bytes: int, most_reads: int = MOST_READS) -> None:
+    def __init__(self, file: BinaryIO, most_bytes: int, budget: ReadBudget | None = None) -> None:
         self._file = file
         self._bytes = most_bytes
-        self._reads = most_reads
+        self._budget = budget or ReadBudget()
         self.seek, self.tell = file.seek, file.tell
 
     def read(self, size: int = -1) -> bytes:
@@ -63,8 +71,8 @@ class BoundedFile:
         # The system reserves memory for what is asked for, so the bound is applied before.
         data = self._file.read(self._bytes + 1 if size < 0 else min(size, self._bytes + 1))
         self._bytes -= len(data)
-        self._reads -= 1
-        if self._bytes < 0 or self._reads < 0:
+        self._budget.reads -= 1
+        if self._bytes < 0 or self._budget.reads < 0:
             raise TooMuchError("more data than any real file has")
         return data
 
@@ -159,7 +167,8 @@ def _inflated(file: BinaryIO, most_bytes: int) -> BinaryIO:
 def text(header: Dataset, tag: str) -> str:
     """A value as text, empty if absent or unreadable."""
     try:
-        return str(header.get(tag) or "").strip()
+        value = header.get(tag)
+        return "" if value is None else str(value).strip()
     except Exception:  # the parser decodes values only now, and fails in many ways on damaged ones
         return ""
 
@@ -188,19 +197,41 @@ def number(header: Dataset, tag: str) -> float | None:
 def floats(header: Dataset, tag: str, count: int) -> NDArray[np.float64] | None:
     """``count`` finite numbers of a tag; None if it is absent, has another number of values, or they are no numbers."""
     try:
-        values = np.array([float(value) for value in header.get(tag)], dtype=np.float64)  # type: ignore[union-attr]
+        values = np.array([float(value) for value in header.get(tag)], dtype=np.float64)
     except Exception:  # absent, or text that is no number; the parser decodes late and fails in many ways
         return None
     return values if values.shape == (count,) and bool(np.isfinite(values).all()) else None
 
 
-def items(header: Dataset, tag: str) -> list[Dataset]:
-    """The items of a sequence, none if it is absent or unreadable."""
+def items(header: Dataset, tag: str, budget: ReadBudget | None = None) -> list[Dataset]:
+    """The items of a sequence, none if it is absent, unreadable, or more than the budget allows.
+
+    :param budget: shared by all sequences of one file; without one, this sequence alone has to be within the usual bounds.
+    """
     from pydicom import Dataset
+    from pydicom.dataelem import RawDataElement
+    from pydicom.filereader import read_sequence
 
     try:
-        return [each for each in header.get(tag) or () if isinstance(each, Dataset)]
-    except Exception:  # sequences are parsed only now, and may nest too deep
+        if tag not in header:
+            return []
+        element = header.get_item(tag)
+        if not isinstance(element, RawDataElement):
+            return [each for each in element.value or () if isinstance(each, Dataset)]
+        # The parser left it for later, and would do it without bounds.
+        value = element.value or b""
+        # It looks at the beginning of each item twice.
+        source: object = BoundedFile(BytesIO(value), 4 * len(value), budget)
+        return list(
+            read_sequence(
+                source,  # type: ignore[arg-type]
+                element.is_implicit_VR,
+                element.is_little_endian,
+                len(value),
+                header.original_character_set or "iso8859",
+            )
+        )
+    except Exception:  # sequences may be damaged or nest too deep
         return []
 
 

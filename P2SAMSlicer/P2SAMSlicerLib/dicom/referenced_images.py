@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from P2SAMSlicerLib.dicom.header import items, read_header, text
+from P2SAMSlicerLib.dicom.header import ReadBudget, items, read_header, text
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -20,30 +20,32 @@ def structure_set_references(header: Dataset, path: Path) -> tuple[str, frozense
     :param header: with :data:`REFERENCE_TAGS`.
     :param path: read again for the images of each contour, where the header names none.
     """
-    frame, series, images = "", set(), set()
-    for place in items(header, "ReferencedFrameOfReferenceSequence"):
+    budget = ReadBudget()
+    frame, series, images = "", set[str](), set[str]()
+    for place in items(header, "ReferencedFrameOfReferenceSequence", budget):
         frame = frame or text(place, "FrameOfReferenceUID")
-        for study in items(place, "RTReferencedStudySequence"):
-            for each in items(study, "RTReferencedSeriesSequence"):
+        for study in items(place, "RTReferencedStudySequence", budget):
+            for each in items(study, "RTReferencedSeriesSequence", budget):
                 series.add(text(each, "SeriesInstanceUID"))
-                images.update(_instances(each, "ContourImageSequence"))
+                images.update(_instances(each, "ContourImageSequence", budget))
     if not images:
         try:
             contours = read_header(path, ("ROIContourSequence",))
         except Exception:  # too large for what it is worth
             return frame, _named(series), frozenset()
-        for structure in items(contours, "ROIContourSequence"):
-            for contour in items(structure, "ContourSequence"):
-                images.update(_instances(contour, "ContourImageSequence"))
+        for structure in items(contours, "ROIContourSequence", budget):
+            for contour in items(structure, "ContourSequence", budget):
+                images.update(_instances(contour, "ContourImageSequence", budget))
     return frame, _named(series), _named(images)
 
 
 def segmentation_references(header: Dataset, path: Path) -> tuple[str, frozenset[str], frozenset[str]]:
     """Frame of reference, series and images of a DICOM SEG; see :func:`structure_set_references`."""
-    series, images = set(), _instances(header, "SourceImageSequence")
-    for each in items(header, "ReferencedSeriesSequence"):
+    budget = ReadBudget()
+    series, images = set[str](), _instances(header, "SourceImageSequence", budget)
+    for each in items(header, "ReferencedSeriesSequence", budget):
         series.add(text(each, "SeriesInstanceUID"))
-        images.update(_instances(each, "ReferencedInstanceSequence"))
+        images.update(_instances(each, "ReferencedInstanceSequence", budget))
     if not images and not series:
         groups = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
         try:
@@ -51,14 +53,14 @@ def segmentation_references(header: Dataset, path: Path) -> tuple[str, frozenset
         except Exception:  # see above
             return text(header, "FrameOfReferenceUID"), _named(series), frozenset()
         for group in groups:
-            for frame in items(frames, group):
-                for derivation in items(frame, "DerivationImageSequence"):
-                    images.update(_instances(derivation, "SourceImageSequence"))
+            for frame in items(frames, group, budget):
+                for derivation in items(frame, "DerivationImageSequence", budget):
+                    images.update(_instances(derivation, "SourceImageSequence", budget))
     return text(header, "FrameOfReferenceUID"), _named(series), _named(images)
 
 
-def _instances(header: Dataset, sequence: str) -> set[str]:
-    return {text(each, "ReferencedSOPInstanceUID") for each in items(header, sequence)}
+def _instances(header: Dataset, sequence: str, budget: ReadBudget) -> set[str]:
+    return {text(each, "ReferencedSOPInstanceUID") for each in items(header, sequence, budget)}
 
 
 def _named(uids: set[str]) -> frozenset[str]:

@@ -146,7 +146,8 @@ def _position_faults(slices: Sequence[StoredSlice], normal: NDArray[np.float64])
     positions = np.array([each.position for each in slices])
     along = positions @ normal
     gaps = np.diff(along)
-    hopeless, repairable = [], []
+    hopeless: list[str] = []
+    repairable: list[str] = []
     doubled = np.flatnonzero(gaps <= SPACING_TOLERANCE_MM)
     if doubled.size:
         hopeless.append(f"slices at the same position: {_pairs(slices, doubled, normal)} (several phases or reconstructions?)")
