@@ -31,20 +31,22 @@ def references(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "references", module)
     spec.loader.exec_module(module)
-    module.calls = []  # type: ignore[attr-defined]
-    module.lost = set()  # type: ignore[attr-defined]
+    calls: list[Any] = []
+    lost: set[str] = set()
+    scripted: Any = module
+    scripted.calls, scripted.lost = calls, lost
 
     def propagate(_model: Any, prior: Volume, segments: list[Segment], followup: Volume, _options: Any) -> Any:
         (source,) = segments
-        module.calls.append((prior, source.mask, followup))  # type: ignore[attr-defined]
+        calls.append((prior, source.mask, followup))
         mask = resample_mask(source.mask, prior.grid, followup.grid)
-        if followup.name in module.lost:  # type: ignore[attr-defined]
+        if followup.name in lost:
             found = without_contour(source, Outcome.NO_LESION, "gone", registered_mask=mask)
         else:
             found = segment_result(source, followup.grid, mask=mask, registered_mask=mask)
         return visit_result(found, name=followup.name, grid=followup.grid)
 
-    module.propagate = propagate  # type: ignore[attr-defined]
+    scripted.propagate = propagate
     return module
 
 
@@ -82,7 +84,7 @@ def test_the_third_visit_has_half_of_the_change_and_is_the_same_every_time(refer
 
 
 def test_a_chain_without_a_contour_on_the_third_visit_starts_from_the_prior_again(references: Any, cases: Path) -> None:
-    references.lost = {"third visit"}
+    references.lost.add("third visit")
     (case,) = find_cases(cases, ["a_shrink"])
     rows = {row["way"]: row for row in references.measure(SimpleNamespace(), case)}
     assert len(references.calls) == 3
@@ -94,7 +96,12 @@ def test_tables_are_printed_and_measured_cases_are_not_measured_again(
     references: Any, cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     loaded: list[Any] = []
-    monkeypatch.setattr("P2SAMSlicerLib.models.load_model", lambda *_: loaded.append("") or SimpleNamespace())
+
+    def load(*_: object) -> Any:
+        loaded.append("")
+        return SimpleNamespace()
+
+    monkeypatch.setattr("P2SAMSlicerLib.models.load_model", load)
     monkeypatch.setattr("P2SAMSlicerLib.threads.use_threads", lambda count: count or 1)
     arguments = ["--cases", str(cases), "--rows", str(tmp_path / "rows.json")]
     for _ in range(2):

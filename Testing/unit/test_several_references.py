@@ -19,7 +19,7 @@ SOURCE = segment()
 def found(mask: BoolArray | None = None, correlation: float | None = 0.9, **fields: Any) -> SegmentResult:
     """A segment that was found."""
     drawn = ball(GRID, 9.0) if mask is None else mask
-    registration = {"local_correlation": correlation, "reasons": []}
+    registration: dict[str, Any] = {"local_correlation": correlation, "reasons": []}
     return segment_result(SOURCE, GRID, **{"mask": drawn, "registered_mask": drawn, "registration": registration, **fields})
 
 
@@ -69,7 +69,8 @@ def test_references_that_agree_give_a_found_contour_and_their_agreement() -> Non
     segment_, agreement = combined(found(), found())
     assert segment_.outcome is Outcome.FOUND
     assert segment_.reasons == ()
-    assert (segment_.mask == ball(GRID, 9.0)).all()
+    assert segment_.mask is not None
+    assert np.array_equal(segment_.mask, ball(GRID, 9.0))
     assert segment_.volume_ml == pytest.approx(ball(GRID, 9.0).sum() * GRID.voxel_ml)
     assert (agreement.mean_dice, agreement.mean_hd95_mm, agreement.contours) == (1.0, 0.0, 2)
     assert agreement.references == ("visit_1", "visit_2")
