@@ -20,6 +20,7 @@ from P2SAMSlicerLib.patient.read_result import read_result
 from P2SAMSlicerLib.patient.visit_folder import read_visit_folder
 from P2SAMSlicerLib.result import Outcome
 from P2SAMSlicerLib.result_files import ALGORITHM_NAME_TAG, followup_segments
+from P2SAMSlicerLib.run_progress import ProgressEstimate
 from P2SAMSlicerLib.worker.client import WorkerClient
 from P2SAMSlicerLib.worker.messages import CarryPatient, Event, PatientFinished, PatientVisitDone, Progress
 from P2SAMSlicerLib.worker.server import Worker
@@ -145,6 +146,17 @@ def test_a_visits_folder_gives_its_result_back(copy_engine: CopyEngine, patient:
     (folder / "summary.json").write_text("{}")
     with pytest.raises(InputError, match="visit_2: its results cannot be read"):
         read_result(folder, GRID)
+
+
+def test_the_share_of_a_run_counts_the_follow_ups_that_are_found() -> None:
+    estimate = ProgressEstimate(1, 1)
+    shares = []
+    for number in (1, 2, 3, 4):
+        for stage in ("registration", "encode", "decode", "choose", "writing"):
+            shares.append(estimate.step(stage, 1, 1, f"follow-up {number} of 4", 1.0).share)
+    assert shares == sorted(shares)
+    assert shares[4] < 0.35
+    assert shares[-1] == pytest.approx(1.0)
 
 
 @pytest.fixture
