@@ -6,7 +6,7 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from P2SAMSlicerLib.report import patient_report, trends
 from P2SAMSlicerLib.report.patient_report import ReportIdentity, write_patient_report
 from P2SAMSlicerLib.report.review_record import ReviewRecord
 from test_report_page import Tags
-from visit_folders import PRIOR, small_pictures, small_result, write_failed_visit, write_patient, write_visit_folder
+from visit_folders import PRIOR, small_result, write_failed_visit, write_patient, write_visit_folder
 
 REVIEWS = {
     "visit_2": [ReviewRecord("GTV", "accepted", "A. Physicist", "2026-01-01T10:00:00+00:00", 3.0, 3.2, 0.96, 0.4, 1.5, True)],
@@ -435,12 +435,10 @@ def test_the_folder_of_a_failed_visit_holds_no_contour(tmp_path: Path) -> None:
 
 
 def test_figures_of_several_references_are_shown_with_their_words(tmp_path: Path) -> None:
-    agreement: Mapping[str, Any] = {
-        "definitions": {"mean_dice": "mean over all pairs"},
-        "segments": {"GTV": {"mean_dice": 0.8123, "references": ["visit_1", "visit_2"]}},
-    }
-    folder = write_visit_folder(tmp_path, small_result(), small_pictures(small_result())[:1], reference_agreement=agreement)
+    agreement = {"GTV": {"references": ["visit_1", "visit_2"], "weights": [0.25, 0.75], "mean_dice": 0.8123, "new": None}}
+    folder = write_visit_folder(tmp_path, small_result(), reference_agreement=agreement)
     words = words_of(written(tmp_path, [folder])[0])
     assert "Several references" in words
-    assert "mean dice 0.812 mean over all pairs" in words
+    assert "mean dice 0.812 mean 3-D Dice of all pairs of contours" in words
     assert "visit_1, visit_2" in words
+    assert "0.25, 0.75" in words

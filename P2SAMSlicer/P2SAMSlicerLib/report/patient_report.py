@@ -14,6 +14,7 @@ from typing import Any
 from P2SAMSlicerLib.atomic_file import atomic_folder
 from P2SAMSlicerLib.definitions import SLICE
 from P2SAMSlicerLib.errors import OutputError
+from P2SAMSlicerLib.patient.visit_folder import DONE
 from P2SAMSlicerLib.report.contour_words import (
     name_of,
     outcome_badge,
@@ -44,7 +45,7 @@ from P2SAMSlicerLib.report.page import (
 from P2SAMSlicerLib.report.report_content import ReportIdentity, report_content
 from P2SAMSlicerLib.report.review_record import REVIEW_DEFINITIONS, UNREVIEWED, ReviewRecord
 from P2SAMSlicerLib.report.trends import trend_plots
-from P2SAMSlicerLib.report.visit_content import DONE, VisitContent, read_visit_content
+from P2SAMSlicerLib.report.visit_content import VisitContent, read_visit_content
 from P2SAMSlicerLib.report.visit_section import visit_section
 from P2SAMSlicerLib.result_files import plain
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from P2SAMSlicerLib.report.visit_content import DONE
+from P2SAMSlicerLib.patient.visit_folder import DONE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
