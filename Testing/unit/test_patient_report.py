@@ -39,6 +39,15 @@ def reported(visited: Sequence[Path], tmp_path_factory: pytest.TempPathFactory) 
     return html.read_text(encoding="utf-8"), json.loads(js.read_text(encoding="utf-8")), html
 
 
+@pytest.fixture(autouse=True)
+def quick_plots(monkeypatch: pytest.MonkeyPatch) -> Callable[..., bytes]:
+    """Plots are drawn for the usual report, which was made before, and where a test asks for the drawing."""
+    draw = trends._draw
+    png = b"\x89PNG\r\n\x1a\n"
+    monkeypatch.setattr(trends, "_draw", lambda *_: png)
+    return draw
+
+
 def written(out: Path, folders: Sequence[Path], **options: Any) -> tuple[str, dict[str, Any]]:
     """Page and content of a report."""
     html, js = write_patient_report(out, folders, **{"prior": PRIOR, **options})
@@ -331,8 +340,12 @@ def test_visits_without_days_are_drawn_by_their_number(tmp_path: Path, visited: 
     assert "Three plots against visit" in page
 
 
-def test_more_segments_than_colours_get_plots_of_their_own(tmp_path: Path) -> None:
+def test_more_segments_than_colours_get_plots_of_their_own(
+    tmp_path: Path, quick_plots: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from small_visits import segment
+
+    monkeypatch.setattr(trends, "_draw", quick_plots)
 
     names = [f"organ {number}" for number in range(8)]
     page, content = written(tmp_path, [write_visit_folder(tmp_path, small_result(segments=[segment(name) for name in names]))])
