@@ -13,15 +13,16 @@ import pytest
 from fake_client import FakeClient
 from P2SAMSlicerLib.cli import main
 from P2SAMSlicerLib.errors import InputError, OutputError
-from P2SAMSlicerLib.mrml.record_nodes import RECORD_ROLE, drawn_contours
+from P2SAMSlicerLib.mrml.record_nodes import RECORD_ROLE, attach_record, drawn_contours
 from P2SAMSlicerLib.mrml.report_export import export_report
+from P2SAMSlicerLib.mrml.result_nodes import show_result
 from P2SAMSlicerLib.mrml.result_visit import scene_visit
 from P2SAMSlicerLib.mrml.review_nodes import Decision, contours_to_review, decide, mark_seen
 from P2SAMSlicerLib.mrml.segment_masks import read_mask, write_mask
 from P2SAMSlicerLib.report.reviewed_file import drawn_visit, review_of_file
 from P2SAMSlicerLib.result import Outcome
 from P2SAMSlicerLib.segmentation_file import read_segmentation
-from runs_in_scene import finished, visits
+from runs_in_scene import carried, finished, visits
 from scene_content import add_transform, blob, oblique
 
 pytestmark = pytest.mark.usefixtures("scene", "quick")
@@ -245,9 +246,11 @@ def test_a_failure_half_way_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
 
 def test_of_several_results_on_one_follow_up_the_last_counts(tmp_path: Path) -> None:
     request = visits(1)
-    first = finished(request, FakeClient()).nodes
-    second = finished(request, FakeClient(), roll=2).nodes
-    made = export_report([*second, *first], tmp_path)
+    (first,) = finished(request, FakeClient()).nodes
+    followup = request.followups[0]
+    second = show_result(carried(followup, roll=2), followup, request.segmentation, {})
+    attach_record(second, carried(followup, roll=2))
+    made = export_report([second, first], tmp_path)
     assert len(made.visits) == 1
     assert any("has several results" in note for note in made.notes)
     drawn = drawn_visit(made.visits[0], "visit_2")
@@ -262,12 +265,11 @@ def test_contours_as_they_are_now_become_dicom_wherever_the_volume_was_moved(
     import pydicom
     import slicer
     from P2SAMSlicerLib.dicom.series import read_ct_series
-    from P2SAMSlicerLib.mrml.volume_nodes import matrix_from_grid
     from small_visits import FOLLOWUP_GRID, ball, phantom, write_dicom
 
     files = sorted(write_dicom(tmp_path / "ct", phantom(FOLLOWUP_GRID), "PID-4711", "20260101").iterdir())
     series = read_ct_series(files, "visit")
-    node = result_on(series, moved, matrix_from_grid(series.volume.grid))
+    node = result_on(series, moved)
     uids = {str(pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID): path for path in files}
     followup_of(node).SetAttribute("DICOM.instanceUIDs", " ".join(uids))
     monkeypatch.setattr(slicer, "dicomDatabase", SimpleNamespace(fileForInstance=lambda uid: str(uids[uid])), raising=False)
@@ -291,17 +293,16 @@ def test_contours_as_they_are_now_become_dicom_wherever_the_volume_was_moved(
     assert any("does not have the voxels" in note for note in export_report([node], tmp_path / "again").notes)
 
 
-def result_on(series: Any, moved: bool, matrix: Any) -> Any:
-    """A result on a DICOM series that Slicer loaded."""
-    from P2SAMSlicerLib.volume import Segment
+def result_on(series: Any, moved: bool) -> Any:
+    """A result on a DICOM series that Slicer loaded, perhaps under a transform."""
+    from P2SAMSlicerLib.mrml.followup_moves import lay_on
     from prompted_results import result_in_scene
     from small_visits import ball
 
-    mask = ball(series.volume.grid, 9.0)
-    node = result_in_scene(series.volume, mask, ())
-    del Segment, matrix
+    node = result_in_scene(series.volume, ball(series.volume.grid, 9.0), ())
     if moved:
         followup_of(node).SetAndObserveTransformNodeID(add_transform(oblique(4, (1.0, 1.0, 1.0))).GetID())
+        lay_on(node, followup_of(node))
     return node
 
 

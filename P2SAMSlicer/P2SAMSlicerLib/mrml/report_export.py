@@ -22,7 +22,7 @@ from P2SAMSlicerLib.errors import InputError, OutputError, P2SAMError
 from P2SAMSlicerLib.mrml.result_nodes import PRIOR_ROLE, SOURCE_TAG, is_result
 from P2SAMSlicerLib.mrml.result_visit import SceneVisit, renamed, scene_visit
 from P2SAMSlicerLib.mrml.review_nodes import REVIEW_TAGS, contours_to_review
-from P2SAMSlicerLib.mrml.segment_nodes import segments_from_node, tag_of
+from P2SAMSlicerLib.mrml.segment_nodes import segments_from_node, tag_of, written_tag
 from P2SAMSlicerLib.mrml.volume_chart import results_by_visit
 from P2SAMSlicerLib.mrml.volume_nodes import grid_from_matrix, identity_of, own_matrix, volume_from_node
 from P2SAMSlicerLib.patient.visit_folder import DONE, FORMAT, FORMAT_VERSION, VISIT_NAME
@@ -111,14 +111,19 @@ def _chosen(nodes: Sequence[Any]) -> tuple[list[Any], list[str]]:
 
     :raises InputError: none, or of several priors.
     """
-    results = [node for node in nodes if node is not None and is_result(node)]
+    import slicer.util
+
+    given = {node.GetID() for node in nodes if node is not None}
+    # In the order of the scene, where the latest result comes last.
+    results = [each for each in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if each.GetID() in given]
+    results = [node for node in results if is_result(node)]
     if not results:
         raise InputError("no result to report on: carry contours to a follow-up first")
     for node in results:
         if node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole()) is None:
             raise InputError(f"{node.GetName()}: its follow-up volume is no longer in the scene")
     ordered = results_by_visit(results, results[0])
-    if len(ordered) != len({node.GetID() for node in results}):
+    if len(ordered) != len(results):
         raise InputError("the results stem from several priors: report on those of one prior at a time")
     by_followup: dict[str, Any] = {}
     notes = []
@@ -244,7 +249,8 @@ def _present(visit: SceneVisit) -> Segmentation:
     for each in followup_segments(visit.result):
         source = _judged(visit, each.name, is_comparison(each))
         if source is not None:
-            own = {**each.tags, SOURCE_TAG: source, **tags.get(source, {})}
+            own = {name: written_tag(text) for name, text in {SOURCE_TAG: source, **tags.get(source, {})}.items()}
+            own = {**each.tags, **own}
             each = replace(each, mask=visit.present[source], tags=own)
         segments.append(each)
     return Segmentation(visit.followup.grid, tuple(each for each in segments if each.mask.any()), visit.result.name)

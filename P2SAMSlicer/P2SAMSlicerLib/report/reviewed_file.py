@@ -8,13 +8,14 @@ after it was accepted is unreviewed, as it is in the module's panel.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.geometry import Grid
 from P2SAMSlicerLib.mrml import review_nodes as tags
 from P2SAMSlicerLib.mrml.result_nodes import SOURCE_TAG
+from P2SAMSlicerLib.mrml.segment_nodes import read_tag
 from P2SAMSlicerLib.report.review_record import ReviewRecord, surface_change
 from P2SAMSlicerLib.resample import resample_mask
 from P2SAMSlicerLib.result_files import COMPARISON_SUFFIX, is_comparison
@@ -57,7 +58,7 @@ def review_of_file(path: Path, visits: Mapping[str, DrawnVisit], label: str | No
     :param label: of the visit; None to tell it by the contours that the tool drew, which the file remembers.
     :raises InputError: unreadable, or of no visit of these.
     """
-    reviewed = read_segmentation(path)
+    reviewed = _read(path)
     if label is None:
         label = _visit_of(path, reviewed, visits)
     elif label not in visits:
@@ -74,6 +75,14 @@ def review_of_file(path: Path, visits: Mapping[str, DrawnVisit], label: str | No
     if not records:
         raise InputError(f"{path.name}: holds no contour of {label}")
     return label, list(records.values())
+
+
+def _read(path: Path) -> Segmentation:
+    """The segmentation, with our own tags as they were meant."""
+    found = read_segmentation(path)
+    read = [{name: read_tag(name, text) for name, text in segment.tags.items()} for segment in found.segments]
+    segments = [replace(segment, tags=own) for segment, own in zip(found.segments, read, strict=True)]
+    return replace(found, segments=tuple(segments))
 
 
 def _visit_of(path: Path, reviewed: Segmentation, visits: Mapping[str, DrawnVisit]) -> str:
