@@ -123,7 +123,7 @@ def test_a_contour_that_was_edited_and_then_accepted_is_compared_with_what_the_t
         {"Reviewer": None},
     ],
 )
-def test_a_decision_that_does_not_hold_leaves_the_contour_unreviewed(patient: Path, changed: dict[str, str | None]) -> None:
+def test_a_decision_that_does_not_hold_leaves_the_contour_unreviewed(patient: Path, changed: dict[str, Any]) -> None:
     assert main(["report", str(patient), "--reviewed", str(reviewed(patient, **changed))]) == 0
     review = review_in(patient)
     assert (review["decision"], review["accepted"], review["reviewer"], review["time"]) == ("unreviewed", False, "", "")

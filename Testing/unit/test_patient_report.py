@@ -251,7 +251,7 @@ def test_values_of_a_wrong_kind_are_left_out(tmp_path: Path) -> None:
         notes="no list",
         exports=[1, {"round_trip": [3, {"volume_ml": "much"}]}],
         references={"a": 1},
-        day="yesterday",
+        day="yesterday",  # type: ignore[arg-type]
         number=10**30,
         reference_agreement=[1],
     )

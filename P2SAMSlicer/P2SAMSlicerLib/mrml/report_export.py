@@ -93,7 +93,7 @@ def export_report(
         for number, visit in enumerate(visits, start=2):
             notes += _write_visit(stage, visit, number, days, dicom)
         told = [renamed(text, names) for text in notes]
-        prior = {"label": PRIOR_LABEL, "day": None if days is None else 0, "warnings": []}
+        prior: dict[str, Any] = {"label": PRIOR_LABEL, "day": None if days is None else 0, "warnings": []}
         write_patient_report(
             stage,
             [stage / label for label in labels],
@@ -242,15 +242,15 @@ def _present(visit: SceneVisit) -> Segmentation:
     tags: dict[str, Mapping[str, str]] = {}
     for identifier in contours_to_review(visit.node):
         segment = visit.node.GetSegmentation().GetSegment(identifier)
-        found = {name: tag_of(segment, name) for name in (SOURCE_TAG, *REVIEW_TAGS)}
-        source = found[SOURCE_TAG] or str(segment.GetName())
-        tags.setdefault(source, {name: text for name, text in found.items() if text is not None})
+        told = [(name, tag_of(segment, name)) for name in (SOURCE_TAG, *REVIEW_TAGS)]
+        found = {name: text for name, text in told if text is not None}
+        tags.setdefault(found.get(SOURCE_TAG) or str(segment.GetName()), found)
     segments = []
     for each in followup_segments(visit.result):
         source = _judged(visit, each.name, is_comparison(each))
         if source is not None:
-            own = {name: written_tag(text) for name, text in {SOURCE_TAG: source, **tags.get(source, {})}.items()}
-            own = {**each.tags, **own}
+            own = {SOURCE_TAG: source, **tags.get(source, {})}
+            own = {**each.tags, **{name: written_tag(text) for name, text in own.items()}}
             each = replace(each, mask=visit.present[source], tags=own)
         segments.append(each)
     return Segmentation(visit.followup.grid, tuple(each for each in segments if each.mask.any()), visit.result.name)

@@ -91,12 +91,10 @@ def read_visit_content(folder: Path) -> VisitContent:
             raise InputError(f"{VISIT_NAME}: was written by another version of P2SAMSlicer")
         label = facts.get("label")
         label = label if isinstance(label, str) and _LABEL.fullmatch(label) else known
-        place = {"label": label, "number": whole(facts.get("number")), "day": whole(facts.get("day"))}
+        place, day = whole(facts.get("number")), whole(facts.get("day"))
         if facts.get("outcome") != DONE:
-            return VisitContent(
-                **place, outcome=FAILED, reason=one_text(facts.get("reason")) or "no reason is told", facts=facts
-            )
-        return VisitContent(**place, outcome=DONE, facts=facts, entry=_entry(folder), pictures=_pictures(folder, facts))
+            return VisitContent(label, place, day, FAILED, one_text(facts.get("reason")) or "no reason is told", facts)
+        return VisitContent(label, place, day, DONE, "", facts, _entry(folder), _pictures(folder, facts))
     except InputError as error:
         number = whole(int(known.partition("_")[2])) if "_" in known else None
         return VisitContent(known, number, None, UNREADABLE, str(error))

@@ -13,6 +13,7 @@ from P2SAMSlicerLib.report.page import (
     NONE,
     Content,
     Markup,
+    Tone,
     bullets,
     facts,
     figure_text,
@@ -109,7 +110,7 @@ def _objections(visit: Mapping[str, Any]) -> Markup:
         priority = paragraph(
             f"Review priority {figure_text(segment['review_priority'], 2)} (0 to 1, larger is to be looked at first)."
         )
-        tone = "plain" if segment["outcome"] in ("found", "registration only") and not segment["reasons"] else "warn"
+        tone: Tone = "plain" if segment["outcome"] in ("found", "registration only") and not segment["reasons"] else "warn"
         told = (
             bullets(segment["reasons"]) if segment["reasons"] else paragraph("No check objected. It still has to be looked at.")
         )
