@@ -95,7 +95,7 @@ def draw(browser: str, page: Path, folder: Path, path: Path) -> None:
     words += [f"--window-size={WIDTH},{HEIGHT}", f"--screenshot={shot}", page.as_uri()]
     subprocess.run(words, check=True, stderr=subprocess.DEVNULL)
     with Image.open(shot) as image:
-        image.convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT).save(path, optimize=True)
+        image.convert("RGB").save(path, optimize=True)
 
 
 if __name__ == "__main__":

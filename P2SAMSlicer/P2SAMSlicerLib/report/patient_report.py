@@ -194,7 +194,7 @@ def _summary(content: Mapping[str, Any]) -> Markup:
     """Visit by visit and segment by segment."""
     prior = content["prior"]
     rows: list[list[Content]] = []
-    state = "first visit" if prior["approved"] is None else f"first visit, {'' if prior['approved'] else 'not '}approved"
+    state = "first visit, approved" if prior["approved"] else "first visit, no approval recorded"
     for each in prior["segments"]:
         rows.append([visit_name(prior), name_of(each["name"]), state, NONE, figure_text(each["volume_ml"], 2), *[NONE] * 3, ""])
     for visit in content["visits"]:
