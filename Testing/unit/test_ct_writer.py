@@ -49,6 +49,13 @@ def test_every_slice_says_that_it_is_no_scan_and_the_reference_names_all_of_them
     assert str(slices[0].PatientName) == "Trial^Jürgen"
 
 
+@pytest.mark.filterwarnings("error")
+def test_what_arithmetic_leaves_of_a_zero_fits_into_a_decimal_string(tmp_path: Path) -> None:
+    grid = Grid((3, 4, 4), (0.9, 0.9, 0.1), (-5.6843418860808e-14, 0.0, -0.30000000000000004), noise().grid.direction)
+    write_ct_series(tmp_path / "ct", Volume(np.zeros(grid.shape, np.int16), grid, "ct"), PATIENT, date(2024, 1, 1))
+    assert read_dicom_series(tmp_path / "ct").grid.origin == pytest.approx((0.0, 0.0, -0.3))
+
+
 def test_two_series_share_no_identifier(tmp_path: Path) -> None:
     first = write_ct_series(tmp_path / "a", noise(), PATIENT, date(2024, 1, 1), "simulated")
     second = write_ct_series(tmp_path / "b", noise(), PATIENT, date(2024, 1, 1), "simulated")

@@ -1,7 +1,6 @@
 """A CT written as DICOM slices, for simulated visits: a patient's folder to try the tool on, as a scanner would have sent it.
 
-Never a copy of a scanner's series: every written CT has new UIDs, is marked DERIVED, and says in its series description that it
-was simulated.
+Never a copy of a scanner's series: every written CT has new UIDs, is marked DERIVED, and says how it was made.
 """
 
 from __future__ import annotations
@@ -41,13 +40,19 @@ class WrittenPatient:
     name: str
 
 
-def write_ct_series(folder: Path | str, volume: Volume, patient: WrittenPatient, day: date, description: str) -> CtReference:
+def write_ct_series(
+    folder: Path | str,
+    volume: Volume,
+    patient: WrittenPatient,
+    day: date,
+    description: str = "simulated, no scan of a patient",
+) -> CtReference:
     """Write a volume as one classic CT series, a file a slice, in a study and a frame of reference of its own.
 
     :param folder: made if needed; all files of the series appear in it or none.
     :param volume: HU ``(z, y, x)`` on a straight grid.
     :param day: of the study and the acquisition.
-    :param description: series description; it should say that the CT is simulated.
+    :param description: how the CT was made, for series and derivation description; at most 64 characters.
     :returns: what contours on this CT have to refer to; one slice for each of the volume's.
     :raises InputError: values that cannot be stored as HU in 16 bits.
     :raises OutputError: the files cannot be written.
@@ -97,7 +102,7 @@ def _header(grid: Grid, patient: WrittenPatient, day: date, description: str) ->
     header.ManufacturerModelName = "simulated CT"
     header.SoftwareVersions = __version__
     header.SeriesDescription = description
-    header.DerivationDescription = "simulated, no scan of a patient"
+    header.DerivationDescription = description
     header.PatientName, header.PatientID = patient.name, patient.patient_id
     for name in ("PatientBirthDate", "PatientSex", "ReferringPhysicianName", "AccessionNumber", "Laterality"):
         setattr(header, name, "")
@@ -144,4 +149,5 @@ def _decimal(value: float) -> str:
     """A number as DICOM's decimal strings hold it: at most 16 characters."""
     from pydicom.valuerep import format_number_as_ds
 
-    return str(format_number_as_ds(float(value)))
+    # Rounded first: what is left of a zero (-5.7e-14) would take 17.
+    return str(format_number_as_ds(round(float(value), 9)))
