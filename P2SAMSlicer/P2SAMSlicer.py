@@ -402,6 +402,28 @@ class P2SAMSlicerLogic(ScriptedLoadableModuleLogic):
         if self.updates is not None:
             self.updates.poll()
 
+    def exportReport(
+        self, resultNodes: Any, folder: Any, dicom: bool = True, identified: bool = False, overwrite: bool = False
+    ) -> Any:
+        """Write a report to sign on results in the scene, their visits' folders, and RTSTRUCT and SEG: all of it or nothing.
+
+        :param resultNodes: segmentation nodes of results of one prior: a node, or several.
+        :param folder: where to; made if needed.
+        :param dicom: write RTSTRUCT and SEG of follow-ups that came from Slicer's DICOM database.
+        :param identified: name the patient and the dates in the report; it is anonymous otherwise.
+        :param overwrite: replace what an earlier export left in the folder.
+        :return: :class:`P2SAMSlicerLib.mrml.report_export.ExportedReport`, with what was left out and why.
+        :raises ValueError: there is no result, or it cannot be reported on.
+        :raises OSError: the folder has a report already, or cannot be written.
+        """
+        from P2SAMSlicerLib.packages import check_packages
+
+        check_packages()
+        from P2SAMSlicerLib.mrml.report_export import export_report
+
+        nodes = list(resultNodes) if isinstance(resultNodes, (list, tuple)) else [resultNodes]
+        return export_report(nodes, folder, dicom=dicom, identified=identified, overwrite=overwrite)
+
     def cancel(self) -> None:
         """End the run, and the worker process with all that it started, at once; the answer to edited prompts is given up."""
         if self.lastRun is not None:
