@@ -1,41 +1,125 @@
-"""A small patient in plain files: visits of the small body with a lesion that shrinks, and orders that are quick to carry."""
+"""A small patient: visits in plain files and as DICOM, orders on them, and an engine that carries contours at once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
-from P2SAMSlicerLib.geometry import Grid
+from P2SAMSlicerLib.dicom.ct_writer import WrittenPatient, write_ct_series
+from P2SAMSlicerLib.dicom.export_contours import ExportContour
+from P2SAMSlicerLib.dicom.structure_set_writer import write_structure_set
 from P2SAMSlicerLib.options import PropagationOptions
 from P2SAMSlicerLib.patient.visit_order import ContourSource, CtSource, PatientVisit, VisitOrder
+from P2SAMSlicerLib.progress import Progress, ProgressEvent
+from P2SAMSlicerLib.result import SegmentResult, VisitResult
 from P2SAMSlicerLib.segmentation_file import write_segmentation
-from P2SAMSlicerLib.volume import BoolArray, Segment, Segmentation
+from P2SAMSlicerLib.visit_checks import check_visits
+from P2SAMSlicerLib.volume import Segment, Segmentation, Volume
 from P2SAMSlicerLib.volume_file import write_volume
-from small_body import GRID, LESION_AT, LESION_RADII, body, ellipsoid
+from small_visits import PRIOR_GRID, ball, phantom, segment_result, visit_result
 
-#: Unmoved visits and few parts: a second a visit.
-QUICK = PropagationOptions(registration="none", max_parts=1)
-
-
-def lesion(shrunk_mm: float = 0.0, grid: Grid = GRID) -> BoolArray:
-    """The lesion, smaller by this much on each side."""
-    return ellipsoid(grid, LESION_AT, [radius - shrunk_mm for radius in LESION_RADII])
+#: All visits lie on one grid, so that a contour is carried by copying it.
+GRID = PRIOR_GRID
+#: Name and id of the patient; no message and no record may hold either.
+PATIENT = WrittenPatient("DOE-77", "Doe^Jane")
 
 
-def write_visit(folder: Path, shrunk_mm: float = 0.0, contours: Sequence[Segment] = (), seed: int = 5) -> Path:
-    """Write ``ct.nrrd``, and ``contours.seg.nrrd`` if there are any, into a folder."""
+class CopyEngine:
+    """Stands for the engine: the contour on the follow-up is the reference's, unless the test says otherwise.
+
+    :ivar calls: label of the reference, names of the segments, label of the follow-up.
+    :ivar answer: makes the result of one segment.
+    :ivar faults: what is raised for a follow-up, by its label.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, tuple[str, ...], str]] = []
+        self.faults: dict[str, BaseException] = {}
+        self.answer: Callable[[str, Segment, Volume], SegmentResult] = self.copied
+
+    @staticmethod
+    def copied(_reference: str, source: Segment, followup: Volume) -> SegmentResult:
+        volume = float(source.mask.sum()) * followup.grid.voxel_ml
+        return segment_result(
+            source,
+            followup.grid,
+            mask=source.mask,
+            registered_mask=source.mask,
+            prior_volume_ml=volume,
+            volume_ml=volume,
+            volume_change_percent=0.0,
+            registration={"local_correlation": 0.9, "reasons": []},
+        )
+
+    def propagate(
+        self,
+        _model: Any,
+        prior: Volume,
+        segments: Sequence[Segment],
+        followup: Volume,
+        options: PropagationOptions,
+        progress: Progress,
+    ) -> VisitResult:
+        self.calls.append((prior.name, tuple(each.name for each in segments), followup.name))
+        progress(ProgressEvent("registration", 0, 2))
+        overrides = check_visits(prior, followup, options)
+        if followup.name in self.faults:
+            raise self.faults[followup.name]
+        found = [self.answer(prior.name, each, followup) for each in segments]
+        return visit_result(
+            *found,
+            name=followup.name,
+            grid=followup.grid,
+            overrides=overrides,
+            registration={"kind": "deformable", "body_correlation": 0.9, "reasons": []},
+        )
+
+
+def gtv(radius_mm: float = 10.0, name: str = "GTV", **fields: Any) -> Segment:
+    """A ball around the phantom's lesion."""
+    return Segment(name, ball(GRID, radius_mm), **fields)
+
+
+def write_visit(folder: Path, contours: Sequence[Segment] = (), name: str = "contours.seg.nrrd") -> Path:
+    """Write ``ct.nrrd``, and contours if there are any, into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_volume(body([lesion(shrunk_mm)], GRID, seed), folder / "ct.nrrd")
+    write_volume(phantom(GRID), folder / "ct.nrrd")
     if contours:
-        write_segmentation(Segmentation(GRID, tuple(contours)), folder / "contours.seg.nrrd")
+        write_segmentation(Segmentation(GRID, tuple(contours)), folder / name)
     return folder
 
 
-def gtv(shrunk_mm: float = 0.0, **fields: Any) -> Segment:
-    """The lesion's contour."""
-    return Segment("GTV", lesion(shrunk_mm), **fields)
+def write_dicom_visit(
+    folder: Path, day: date, contours: Sequence[Segment] = (), *, patient: WrittenPatient = PATIENT, **tags: Any
+) -> Path:
+    """Write a CT as DICOM, and contours as a planning system would have drawn them.
+
+    :param tags: of the structure set; without any it is a physician's that nobody has approved.
+    """
+    reference = write_ct_series(folder / "ct", phantom(GRID), patient, day, "simulated")
+    if contours:
+        drawn = [
+            ExportContour(each.name, each.mask, (1.0, 0.0, 0.0), None, False, "AUTOMATIC", "drawn by hand") for each in contours
+        ]
+        write_structure_set(folder / "rs.dcm", drawn, GRID, reference)
+        edit_dicom(
+            folder / "rs.dcm",
+            **{"ManufacturerModelName": "TPS", "StructureSetLabel": "PLAN", "SeriesDescription": "plan", **tags},
+        )
+    return folder
+
+
+def edit_dicom(path: Path, **tags: Any) -> None:
+    """Change a file's header as somebody else's program would."""
+    import pydicom
+
+    dataset = pydicom.dcmread(path)
+    for name, value in tags.items():
+        setattr(dataset, name, value)
+    dataset.save_as(path)
 
 
 def visit(folder: Path, number: int, *, approved: bool = False, **fields: Any) -> PatientVisit:
@@ -54,6 +138,5 @@ def visit(folder: Path, number: int, *, approved: bool = False, **fields: Any) -
 
 
 def order(references: Sequence[PatientVisit], followup: PatientVisit, out: Path, **fields: Any) -> VisitOrder:
-    """An order that is quick to carry."""
-    made = VisitOrder(tuple(references), followup, out / followup.label, options=QUICK)
-    return replace(made, **fields)
+    """An order with the usual options."""
+    return replace(VisitOrder(tuple(references), followup, out / followup.label), **fields)

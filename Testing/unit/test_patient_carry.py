@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-import types
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from P2SAMSlicerLib.metrics import volumetric_dice
 from P2SAMSlicerLib.patient.carry_visit import carry_visit
 from P2SAMSlicerLib.patient.visit_folder import is_finished, read_visit_folder
-from P2SAMSlicerLib.resample import segments_on_grid
 from P2SAMSlicerLib.segmentation_file import read_segmentation
-from P2SAMSlicerLib.volume import Volume
 from patient_phantom import gtv, lesion, order, visit, write_visit
 from stub_model import BrightnessModel
-
-
-@pytest.fixture(autouse=True)
-def _fakes(monkeypatch: pytest.MonkeyPatch) -> None:
-    def segments_from(path: Path, volume: Volume, _reference: Any, names: Sequence[str]) -> Any:
-        return segments_on_grid(read_segmentation(path, names), list(names) or None, volume.grid)
-
-    monkeypatch.setitem(sys.modules, "P2SAMSlicerLib.dicom.read_contours", types.SimpleNamespace(segments_from=segments_from))
-    monkeypatch.setitem(sys.modules, "P2SAMSlicerLib.report.pictures", types.SimpleNamespace(visit_pictures=lambda *_: ()))
 
 
 @pytest.fixture

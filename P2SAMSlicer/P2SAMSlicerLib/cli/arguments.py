@@ -45,6 +45,7 @@ def build_parser() -> Parser:
     from P2SAMSlicerLib.cli import (
         adapt,
         benchmark,
+        cohort,
         commission,
         demo,
         dicom,
@@ -61,7 +62,8 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     parser.add_argument("--debug", action="store_true", help="with an error, show where in the program it arose")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (propagate, patient, dicom, image, evaluate, simulate, benchmark, commission, adapt, store, demo, worker):
+    carrying, measuring = (propagate, patient, cohort, dicom, image), (evaluate, simulate, benchmark, commission)
+    for command in (*carrying, *measuring, adapt, store, demo, worker):
         command.add_command(commands)
     return parser
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from P2SAMSlicerLib.cli.arguments import Commands, add_progress_argument, whole_number
 from P2SAMSlicerLib.cli.arguments import add_command as add_named_command
+from P2SAMSlicerLib.cli.dicom_export import add_export
 from P2SAMSlicerLib.cli.output import check_output_file
 from P2SAMSlicerLib.cli.table import format_table
 from P2SAMSlicerLib.dicom.folder_index import index_folder
@@ -43,7 +44,9 @@ _CONTOURS = (SeriesKind.STRUCTURE_SET, SeriesKind.SEGMENTATION)
 
 def add_command(commands: Commands) -> None:
     """Add ``dicom`` to the command line."""
-    parser = commands.add_parser("dicom", help="list DICOM folders, convert a CT series", description=DESCRIPTION)
+    parser = commands.add_parser(
+        "dicom", help="list DICOM folders, convert a CT series, export contours", description=DESCRIPTION
+    )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     show = add_named_command(actions, "list", run_list, "all series below a folder", LIST_DESCRIPTION)
     show.add_argument("folder", metavar="DIR", type=Path)
@@ -59,6 +62,7 @@ def add_command(commands: Commands) -> None:
     convert.add_argument("--resample", action="store_true", help="take a tilted or unevenly spaced stack, see above")
     convert.add_argument("--overwrite", action="store_true", help="replace a file that is there already")
     add_progress_argument(convert)
+    add_export(actions)
 
 
 def run_list(arguments: argparse.Namespace) -> int:

@@ -31,12 +31,14 @@ def patient_of(header: Dataset) -> str:
     return text(header, "PatientID")
 
 
-def check_frame(frame: str, reference: CtReference | None, *, trust_geometry: bool) -> str | None:
+def check_frame(frame: str, reference: CtReference | None, *, trust_geometry: bool, on_images: bool = False) -> str | None:
     """Compare the frame of reference of contours with the CT's.
 
     :param frame: its UID; empty if the object names none.
     :param reference: the CT's images; None if they are not known (a CT that is not DICOM).
     :param trust_geometry: take the coordinates as they are, whatever the frames say.
+    :param on_images: each contour names an image of the CT and lies on it. That outweighs the frame of reference, for which
+        some writers make up a UID.
     :returns: a warning, as the end of a sentence that begins with the contours; or None.
     :raises InputError: they differ; the message is such an end of a sentence, too.
     """
@@ -46,6 +48,8 @@ def check_frame(frame: str, reference: CtReference | None, *, trust_geometry: bo
         return "cannot be checked: no frame of reference is named; their coordinates were taken as they are"
     if frame == reference.frame_of_reference_uid:
         return None
+    if on_images:
+        return "name another frame of reference than the CT, but each of them names an image of the CT and lies on it"
     if trust_geometry:
         return "belong to another frame of reference than the CT; their coordinates were taken as they are, as asked for"
     raise InputError("belong to another frame of reference than the CT: the same coordinates mean other places in the patient")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import P2SAMSlicerLib
-from P2SAMSlicerLib.result import Outcome, SegmentResult, VisitResult
+from P2SAMSlicerLib.result import Outcome, VisitResult
 from P2SAMSlicerLib.result_files import (
     ALGORITHM_NAME_TAG,
     COMPARISON_SUFFIX,
@@ -97,7 +97,7 @@ def export_contours(result: VisitResult, reviews: Mapping[str, Review] | None = 
     :returns: contours first, then the registered prior contours; empty if the follow-up has none at all.
     :raises ValueError: the result contradicts itself, see :func:`P2SAMSlicerLib.result_files.followup_segments`.
     """
-    stories = {each.source.name: _story(each) for each in result.segments}
+    stories = {each.source.name: story(each.outcome, each.reasons) for each in result.segments}
     return contours_of_segments(followup_segments(result), reviews, stories)
 
 
@@ -118,10 +118,10 @@ def contours_of_segments(
         review = found.get(segment.name) or (found.get(source) if source not in own else None)
         if not segment.mask.any() or (not comparison and review is not None and _decision(review) == REJECTED):
             continue
-        story = (stories or {}).get(source, "")
+        happened = (stories or {}).get(source, "")
         if comparison and source in own and source in found and _decision(found[source]) == REJECTED:
-            story = f"The contour of '{source}' was rejected in review and is not exported. {story}"
-        contours.append(_contour(segment, comparison, review, story))
+            happened = f"The contour of '{source}' was rejected in review and is not exported. {happened}"
+        contours.append(_contour(segment, comparison, review, happened))
     return tuple(contours)
 
 
@@ -131,7 +131,7 @@ def _source_name(name: str) -> str:
     return f"{before}{after}" if suffix else name
 
 
-def _contour(segment: Segment, comparison: bool, review: Review | None, story: str) -> ExportContour:
+def _contour(segment: Segment, comparison: bool, review: Review | None, happened: str) -> ExportContour:
     reviewed = review is not None and _decision(review) == ACCEPTED
     edited = review is not None and review.edited
     said = [f"{segment.name}."]
@@ -147,7 +147,7 @@ def _contour(segment: Segment, comparison: bool, review: Review | None, story: s
         said.append(f"{UNREVIEWED}.")
     if edited:
         said.append("Edited by a person.")
-    said += [story, RESEARCH_USE]
+    said += [happened, RESEARCH_USE]
     return ExportContour(
         name=segment.name,
         mask=segment.mask,
@@ -162,17 +162,17 @@ def _contour(segment: Segment, comparison: bool, review: Review | None, story: s
     )
 
 
-def _story(result: SegmentResult) -> str:
-    """What happened to a structure, and why."""
-    reasons = "; ".join(result.reasons)
+def story(outcome: Outcome, reasons: Sequence[str]) -> str:
+    """What happened to a structure, and why, in a sentence; nothing where it was simply found."""
+    said = "; ".join(reasons)
     words = {
         Outcome.FOUND: "",
         Outcome.FLAGGED: "Flagged",
         Outcome.TOO_SMALL: "Too small for the model: no new contour, the registered prior contour stands for the target",
         Outcome.NO_LESION: "No lesion found: no new contour, the registered prior contour is kept, so no target is dropped",
         Outcome.REGISTRATION_ONLY: "Carried by registration only",
-    }[result.outcome]
-    return f"{words}: {reasons}." if words and reasons else f"{words}." if words else ""
+    }[outcome]
+    return f"{words}: {said}." if words and said else f"{words}." if words else ""
 
 
 def _decision(review: Review) -> str:

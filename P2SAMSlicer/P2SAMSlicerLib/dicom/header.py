@@ -167,7 +167,8 @@ def _inflated(file: BinaryIO, most_bytes: int) -> BinaryIO:
 def text(header: Dataset, tag: str) -> str:
     """A value as text, empty if absent or unreadable."""
     try:
-        return str(header.get(tag) or "").strip()
+        value = header.get(tag)
+        return "" if value is None else str(value).strip()
     except Exception:  # the parser decodes values only now, and fails in many ways on damaged ones
         return ""
 
@@ -219,7 +220,8 @@ def items(header: Dataset, tag: str, budget: ReadBudget | None = None) -> list[D
             return [each for each in element.value or () if isinstance(each, Dataset)]
         # The parser left it for later, and would do it without bounds.
         value = element.value or b""
-        source: object = BoundedFile(BytesIO(value), len(value), budget)
+        # It looks at the beginning of each item twice.
+        source: object = BoundedFile(BytesIO(value), 4 * len(value), budget)
         return list(
             read_sequence(
                 source,  # type: ignore[arg-type]

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +18,8 @@ import P2SAMSlicerLib
 from P2SAMSlicerLib.atomic_file import atomic_write
 from P2SAMSlicerLib.dicom.ct_reference import CtReference
 from P2SAMSlicerLib.dicom.export_contours import UNREVIEWED, ExportContour, all_reviewed
-from P2SAMSlicerLib.dicom.round_trip import RoundTrip, unchanged
+from P2SAMSlicerLib.dicom.header import quiet
+from P2SAMSlicerLib.dicom.round_trip import RoundTrip
 from P2SAMSlicerLib.errors import InputError, OutputError
 from P2SAMSlicerLib.geometry import Grid
 
@@ -163,34 +162,33 @@ def write_new(
     path: Path | str,
     dataset: Dataset,
     reference: CtReference,
-    read_back: Callable[[Path], tuple[RoundTrip, ...]],
+    read_back: Callable[[Path], Sequence[tuple[RoundTrip, bool]]],
     *,
     overwrite: bool,
 ) -> tuple[RoundTrip, ...]:
     """Write an object, read it back, and only then give it its name.
 
-    :param read_back: from the file to what came of each contour.
+    :param read_back: from the file to what came of each contour, and whether it is the same.
     :raises OutputError: a file of that name is there (and may not be replaced), no space, no permission, or what was written
         reads back as something else; then nothing is left of it.
     """
     path = Path(path)
-    _check_target(path, reference, overwrite)
-    with _quiet(), atomic_write(path) as temporary:
+    check_replaceable(path, reference, overwrite)
+    with quiet(), atomic_write(path) as temporary:
         dataset.save_as(temporary, enforce_file_format=True)
         try:
-            trips = read_back(temporary)
+            found = read_back(temporary)
         except MemoryError:
             raise
         except Exception as error:  # readers fail in many ways, and each means the same here
             raise OutputError(f"{path.name}: what was written cannot be read back, so it was not kept") from error
-        if not unchanged(trips):
-            changed = ", ".join(f"'{each.roi_name}' ({each.change_percent:+.3g} %)" for each in trips if each.dice != 1.0)
+        if changed := ", ".join(f"'{each.roi_name}' ({each.change_percent:+.3g} %)" for each, same in found if not same):
             raise OutputError(f"{path.name}: contours are not the same when read back, so it was not kept: {changed}")
-        _check_target(path, reference, overwrite)
-    return trips
+        check_replaceable(path, reference, overwrite)
+    return tuple(each for each, _ in found)
 
 
-def _check_target(path: Path, reference: CtReference, overwrite: bool) -> None:
+def check_replaceable(path: Path, reference: CtReference, overwrite: bool) -> None:
     """Refuse to replace what must stay.
 
     :raises OutputError: the file is there, and either may not be replaced, or was not written by this tool.
@@ -202,7 +200,7 @@ def _check_target(path: Path, reference: CtReference, overwrite: bool) -> None:
     import pydicom
 
     try:
-        with _quiet():
+        with quiet():
             header = pydicom.dcmread(path, stop_before_pixels=True)
             own = header.get("ManufacturerModelName") == MODEL and header.get("Manufacturer") == MANUFACTURER
             sources = {each.sop_instance_uid for each in reference.slices}
@@ -211,11 +209,3 @@ def _check_target(path: Path, reference: CtReference, overwrite: bool) -> None:
         own = False
     if not own:
         raise OutputError(f"{path.name}: was not written by {MODEL} and is not replaced")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the libraries' remarks off the terminal; they may quote the patient's data."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

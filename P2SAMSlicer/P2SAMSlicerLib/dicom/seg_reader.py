@@ -22,6 +22,7 @@ from P2SAMSlicerLib.dicom.bounded_read import (
 from P2SAMSlicerLib.dicom.code_terminology import code, plain, rgb_of_lab, terminology
 from P2SAMSlicerLib.dicom.ct_reference import CtReference
 from P2SAMSlicerLib.dicom.drawn_on import DrawnOn, check_frame, check_origin, patient_of
+from P2SAMSlicerLib.dicom.packed_frames import packed_frames
 from P2SAMSlicerLib.dicom.read_contours import ReadContours, check_memory, unknown_name
 from P2SAMSlicerLib.dicom.seg_grid import FramePlaces, place_frames
 from P2SAMSlicerLib.errors import InputError
@@ -40,6 +41,10 @@ INSIDE = 0.5
 MOST_PIXELS = 1 << 26
 
 MOST_SEGMENTS = 70_000
+
+
+#: Transfer syntaxes whose pixels lie there as they are, in little-endian order (deflated ones are inflated before).
+_PLAIN = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99"})
 
 
 @dataclass
@@ -206,7 +211,7 @@ def _separate(stream: BinaryIO, header: Dataset, wanted: set[int], places: Frame
         raise InputError(f"{WHAT}: holds two frames of one segment at the same place")
     chosen = [index for index, number in enumerate(numbers) if number in wanted]
     masks: dict[int, BoolArray] = {}
-    for index, frame in zip(chosen, _frames(stream, chosen, places), strict=True):
+    for index, frame in zip(chosen, _frames(stream, header, chosen, places), strict=True):
         mask = masks.setdefault(numbers[index], np.zeros(places.grid.shape, dtype=np.bool_))
         mask[places.slices[index]] = frame >= least
     return masks
@@ -218,7 +223,7 @@ def _label_map(stream: BinaryIO, header: Dataset, wanted: Sequence[_Described], 
         raise InputError(f"{WHAT}: holds two frames at the same place")
     known = {int(item.SegmentNumber) for item in items(header, "SegmentSequence")}
     masks = {each.number: np.zeros(places.grid.shape, dtype=np.bool_) for each in wanted}
-    for index, frame in enumerate(_frames(stream, range(len(places.slices)), places)):
+    for index, frame in enumerate(_frames(stream, header, range(len(places.slices)), places)):
         there = set(np.unique(frame).tolist())
         if not there - {0} <= known:
             raise InputError(f"{WHAT}: holds voxels of a segment that it does not describe")
@@ -240,15 +245,18 @@ def _segment_numbers(header: Dataset) -> list[int]:
     return numbers
 
 
-def _frames(stream: BinaryIO, chosen: Sequence[int], places: FramePlaces) -> Iterable[NDArray[Any]]:
+def _frames(stream: BinaryIO, header: Dataset, chosen: Sequence[int], places: FramePlaces) -> Iterable[NDArray[Any]]:
     """Stored values ``(y, x)`` of these frames, one after the other."""
     from pydicom.pixels.utils import iter_pixels
 
     if not chosen:
         return
-    stream.seek(0)
     try:
-        for frame in iter_pixels(stream, indices=list(chosen), raw=True):
+        packed = int(header.get("BitsAllocated") or 0) == 1 and str(header.file_meta.get("TransferSyntaxUID")) in _PLAIN
+        stream.seek(0)
+        size = (places.grid.shape[1], places.grid.shape[2])
+        pixels = packed_frames(stream, chosen, size) if packed else iter_pixels(stream, indices=list(chosen), raw=True)
+        for frame in pixels:
             if frame.shape != places.grid.shape[1:]:
                 raise InputError(f"{WHAT}: has frames of another size than its header says")
             yield frame

@@ -70,16 +70,16 @@ def write_dicom_seg(
     names = roi_names([each.source_name for each in contours], [each.comparison for each in contours])
     dataset = _segmentation(contours, names, grid, reference, places)
 
-    def read_back(file: Path) -> tuple[RoundTrip, ...]:
+    def read_back(file: Path) -> list[tuple[RoundTrip, bool]]:
         from P2SAMSlicerLib.dicom.seg_reader import read_dicom_seg
         from P2SAMSlicerLib.resample import resample_mask
 
-        segmentation = read_dicom_seg(file).segmentation
-        found = {each.name: each.mask for each in segmentation.segments}
-        trips = []
-        for each, name in zip(contours, names, strict=True):
-            trips.append(round_trip(each.name, name, each.mask, resample_mask(found[name], segmentation.grid, grid), grid))
-        return tuple(trips)
+        segmentation = read_dicom_seg(file, names, reference=reference).segmentation
+        found = {each.name: resample_mask(each.mask, segmentation.grid, grid) for each in segmentation.segments}
+        return [
+            (round_trip(each.name, name, each.mask, found[name], grid), bool((each.mask == found[name]).all()))
+            for each, name in zip(contours, names, strict=True)
+        ]
 
     return write_new(path, dataset, reference, read_back, overwrite=overwrite)
 

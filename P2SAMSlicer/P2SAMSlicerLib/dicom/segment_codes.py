@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from P2SAMSlicerLib.structure_role import LESION_CODE, is_margin_or_organ
+from P2SAMSlicerLib.structure_role import INTERPRETED_TYPE_TAG, LESION_CODE, is_margin_or_organ
 from P2SAMSlicerLib.volume import Segment
 
 
@@ -77,7 +77,7 @@ ORGANS = {
 }
 
 #: Tags in which a reader may have kept the type that a structure set gave.
-TYPE_TAGS = ("DICOM.RTROIInterpretedType", "RTROIInterpretedType")
+TYPE_TAGS = (INTERPRETED_TYPE_TAG, "RTROIInterpretedType")
 #: Types that DICOM defines for structures as this tool carries them.
 DEFINED_TYPES = frozenset(
     {"EXTERNAL", "PTV", "CTV", "GTV", "TREATED_VOLUME", "IRRAD_VOLUME", "BOLUS", "AVOIDANCE", "ORGAN", "MARKER"}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from P2SAMSlicerLib.dicom.bounded_read import STRUCTURE_SET_CLASS, items, open_bounded, read_header, reading, text
 from P2SAMSlicerLib.dicom.code_terminology import ANATOMY, LESION, code, plain, terminology
-from P2SAMSlicerLib.dicom.contour_stack import contours_to_mask
+from P2SAMSlicerLib.dicom.contour_stack import PLANE_TOLERANCE_MM, contours_to_mask
 from P2SAMSlicerLib.dicom.ct_reference import CtReference
 from P2SAMSlicerLib.dicom.drawn_on import DrawnOn, check_frame, check_origin, patient_of
 from P2SAMSlicerLib.dicom.polygon_mask import crossings
@@ -236,7 +236,7 @@ def _segments(
     for structure in structures:
         begin = f"{WHAT}: structure '{structure.name}'"
         try:
-            if note := _frame_note(structure, reference, trust_geometry=trust_geometry):
+            if note := _frame_note(structure, reference, grid, trust_geometry=trust_geometry):
                 warnings.append(f"{WHAT}: the contours {note}")
             contours, notes = _closed_contours(structure)
             work += sum(crossings(grid.to_index(each)[:, :2], grid.shape[1:]) for each in contours)
@@ -262,11 +262,27 @@ class _TooMuchError(InputError):
     """The file as a whole is refused, not a structure of it."""
 
 
-def _frame_note(structure: _Structure, reference: CtReference | None, *, trust_geometry: bool) -> str | None:
+def _frame_note(structure: _Structure, reference: CtReference | None, grid: Grid, *, trust_geometry: bool) -> str | None:
+    differs = reference is not None and structure.frame != reference.frame_of_reference_uid
+    on_images = reference is not None and differs and _on_images(structure, reference, grid)
     try:
-        return check_frame(structure.frame, reference, trust_geometry=trust_geometry)
+        return check_frame(structure.frame, reference, trust_geometry=trust_geometry, on_images=on_images)
     except InputError as error:
         raise InputError(f"cannot be carried: its contours {error}") from None
+
+
+def _on_images(structure: _Structure, reference: CtReference, grid: Grid) -> bool:
+    """Whether each contour names an image of the CT and lies on it."""
+    places = {each.sop_instance_uid: np.array(each.position) for each in reference.slices if each.frame is None}
+    normal = grid.direction_matrix[:, 2]
+    for contour in structure.contours:
+        images = [text(each, "ReferencedSOPInstanceUID") for each in items(contour, "ContourImageSequence")]
+        points = _points(contour)
+        if len(images) != 1 or images[0] not in places or not len(points):
+            return False
+        if np.abs((points - places[images[0]]) @ normal).max() > PLANE_TOLERANCE_MM:
+            return False
+    return True
 
 
 def _closed_contours(structure: _Structure) -> tuple[list[NDArray[np.float64]], list[str]]:

@@ -28,7 +28,7 @@ from P2SAMSlicerLib.dicom.new_object import (
     write_new,
 )
 from P2SAMSlicerLib.dicom.roi_names import roi_names
-from P2SAMSlicerLib.dicom.round_trip import RoundTrip, round_trip
+from P2SAMSlicerLib.dicom.round_trip import RoundTrip, comes_back, round_trip
 from P2SAMSlicerLib.dicom.segment_codes import Code, interpreted_type, segment_codes
 from P2SAMSlicerLib.dicom.slice_places import SlicePlace, reference_warnings, slice_places
 from P2SAMSlicerLib.geometry import Grid
@@ -65,7 +65,8 @@ def write_structure_set(
     :param reference: the CT's stored slices.
     :param predecessor: SOPInstanceUID of the structure set from which these contours were carried, where it is known.
     :param overwrite: replace a file that this tool wrote before; any other is never replaced.
-    :returns: what writing and reading changed, in the order of the contours: nothing, or an error is raised.
+    :returns: what writing and reading changed, in the order of the contours: nothing on any contoured slice, or an error is
+        raised; see :func:`~P2SAMSlicerLib.dicom.round_trip.comes_back` for evenly spaced gaps between them.
     :raises InputError: nothing to write, or the slices are not those of the grid.
     :raises OutputError: no space, no permission, a file of that name, or what was written does not read back the same.
     """
@@ -74,12 +75,14 @@ def write_structure_set(
     names = roi_names([each.source_name for each in contours], [each.comparison for each in contours])
     dataset = _structure_set(contours, names, grid, reference, places, predecessor)
 
-    def read_back(file: Path) -> tuple[RoundTrip, ...]:
+    def read_back(file: Path) -> list[tuple[RoundTrip, bool]]:
         from P2SAMSlicerLib.dicom.structure_set_reader import read_structure_set
 
-        found = {each.name: each.mask for each in read_structure_set(file, grid, reference).segmentation.segments}
-        pairs = zip(contours, names, strict=True)
-        return tuple(round_trip(each.name, name, each.mask, found[name], grid) for each, name in pairs)
+        found = {each.name: each.mask for each in read_structure_set(file, grid, reference, names).segmentation.segments}
+        return [
+            (round_trip(each.name, name, each.mask, found[name], grid), comes_back(each.mask, found[name]))
+            for each, name in zip(contours, names, strict=True)
+        ]
 
     return write_new(path, dataset, reference, read_back, overwrite=overwrite)
 

@@ -80,38 +80,34 @@ def _carry(order: VisitOrder, model: PromptableModel, followup: Volume, progress
     order.options.check_names(chosen.names())
     parts: list[CarriedReference] = []
     warnings: list[str] = []
-    shown: tuple[ChosenReference, Volume, list[Segment]] | None = None
     # The oldest comes last: it is the one that is shown, and only one reference's volume is kept.
     for number, reference in enumerate(reversed(chosen.references), start=1):
-        shown = None
         prior, segments = _read_reference(order, reference, warnings)
         told = _of_several(progress, number, len(chosen.references))
-        parts.insert(
-            0, CarriedReference(reference.visit.label, _propagate(model, order, reference, prior, segments, followup, told))
-        )
-        shown = (reference, prior, segments)
+        carried = _propagate(model, order, reference, prior, segments, followup, told)
+        parts.insert(0, CarriedReference(reference.visit.label, carried))
     result, agreements = combine_references(parts)
     result = replace(result, name=followup.name, warnings=tuple(dict.fromkeys((*result.warnings, *followup.warnings))))
-    pictures: list[Picture] = []
-    done: set[str] = set()
-    for reference in chosen.references:
-        if shown is None or shown[0] is not reference:
-            shown = None
-            if not set(reference.sources) - done:
-                continue
+    pictures = _pictures(prior, segments, followup, result)
+    shown = {segment.name for segment in segments}
+    for reference in chosen.references[1:]:
+        if set(reference.sources) - shown:  # structures that the oldest does not have
             prior, segments = _read_reference(order, reference, [])
-        else:
-            prior, segments = shown[1], shown[2]
-        pictures += _pictures(prior, [each for each in segments if each.name not in done], followup, result)
-        done |= {each.name for each in segments}
-        shown = None
-    reference_of = {name: [each.visit.label for each in chosen.references if name in each.sources] for name in chosen.names()}
+            pictures += _pictures(prior, [each for each in segments if each.name not in shown], followup, result)
+            shown |= {segment.name for segment in segments}
+    reference_of = {
+        each.source.name: [part.label for part in parts if each.source.name in _names(part.result)] for each in result.segments
+    }
     return CarriedVisit(result, agreements, tuple(pictures), tuple(dict.fromkeys(warnings)), chosen.notes, reference_of)
+
+
+def _names(result: VisitResult) -> list[str]:
+    return [segment.source.name for segment in result.segments]
 
 
 def _read_reference(order: VisitOrder, chosen: ChosenReference, warnings: list[str]) -> tuple[Volume, list[Segment]]:
     volume, reference = read_visit_ct(chosen.visit)
-    segments, told = read_contours(chosen, volume, reference, drawn_here=chosen.visit.label in order.unreviewed)
+    segments, told = read_contours(chosen, volume, reference, order)
     warnings += [without_file_names(f"{volume.name}: {text}", [chosen.visit]) for text in (*volume.warnings, *told)]
     return volume, segments
 

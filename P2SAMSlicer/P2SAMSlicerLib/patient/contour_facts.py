@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from P2SAMSlicerLib.errors import InputError
-
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 #: How this tool signs what it writes.
 OWN_PROGRAM = "P2SAMSlicer"
+#: What messages call a file.
+WHAT = "structure set or segmentation"
 UNREVIEWED_WORD = "UNREVIEWED"
 
 #: Tags of a reviewed segment; written by :mod:`P2SAMSlicerLib.mrml.review_nodes`, which needs Slicer and cannot be imported.
@@ -37,19 +37,21 @@ class ContourFacts:
 def contour_facts(path: Path) -> ContourFacts:
     """What a file of contours holds; voxels are read of a label map only.
 
-    :param path: RTSTRUCT, DICOM SEG, ``.seg.nrrd`` or label map. A file whose name says ``approved`` is taken for approved.
+    :param path: RTSTRUCT, DICOM SEG, ``.seg.nrrd`` or label map. A file of the latter two whose name says ``approved`` is taken
+        for approved.
     :raises InputError: it cannot be read.
     """
-    header = _dicom_header(path)
-    if header is not None:
-        return _of_dicom(header)
-    if path.name.lower().endswith((".nrrd", ".nhdr")):
-        facts = _of_slicer(path)
-        if facts is not None:
-            return facts
+    from P2SAMSlicerLib.dicom.read_contours import contour_file
     from P2SAMSlicerLib.segmentation_file import read_segmentation
 
-    return ContourFacts(tuple(read_segmentation(path).names()), approved=_says_approved(path))
+    kind, file = contour_file(path)
+    if kind:
+        return _of_dicom(file)
+    if file.name.lower().endswith((".nrrd", ".nhdr")):
+        facts = _of_slicer(file)
+        if facts is not None:
+            return facts
+    return ContourFacts(tuple(read_segmentation(file).names()), approved=_says_approved(file))
 
 
 def _says_approved(path: Path) -> bool:
@@ -57,37 +59,33 @@ def _says_approved(path: Path) -> bool:
     return "approved" in name and "unapproved" not in name and "not_approved" not in name
 
 
-def _dicom_header(path: Path) -> Dataset | None:
-    """The header of a DICOM file; None for any other."""
-    import warnings
+def _of_dicom(path: Path) -> ContourFacts:
+    from P2SAMSlicerLib.dicom.bounded_read import items, open_bounded, read_header, reading, text
 
-    import pydicom
+    with open_bounded(path, WHAT) as stream, reading(WHAT):
+        header = read_header(stream, WHAT)
+        drawn = {text(each, "ReferencedROINumber") for each in items(header, "ROIContourSequence") if _has_contours(each)}
+        names = [
+            text(each, "ROIName") or f"ROI {text(each, 'ROINumber')}"
+            for each in items(header, "StructureSetROISequence")
+            if text(each, "ROINumber") in drawn
+        ]
+        names += [
+            text(each, "SegmentLabel") or f"Segment_{text(each, 'SegmentNumber')}" for each in items(header, "SegmentSequence")
+        ]
+        said = " ".join(text(header, key) for key in ("StructureSetLabel", "SeriesDescription", "ContentLabel"))
+        maker = text(header, "ManufacturerModelName").lower()
+        return ContourFacts(
+            tuple(names),
+            drawn_here=maker.startswith(OWN_PROGRAM.lower()) or UNREVIEWED_WORD in said.upper(),
+            approved=text(header, "ApprovalStatus").upper() == "APPROVED",
+        )
 
-    try:
-        with path.open("rb") as file:
-            if file.read(132)[128:] != b"DICM":
-                return None
-        with warnings.catch_warnings():  # they may quote the patient's data
-            warnings.simplefilter("ignore")
-            header = pydicom.dcmread(path, stop_before_pixels=True)
-            str(header.get("Modality", ""))
-    except FileNotFoundError:
-        raise InputError(f"{path.name}: no such file") from None
-    except OSError as error:
-        raise InputError(f"{path.name}: cannot be opened ({(error.strerror or 'unknown reason').lower()})") from error
-    except Exception as error:  # damaged files make the parser fail in many ways; its words may quote the patient's data
-        raise InputError(f"{path.name}: cannot be read as DICOM (damaged, or cut short)") from error
-    return header
 
+def _has_contours(item: Dataset) -> bool:
+    from P2SAMSlicerLib.dicom.bounded_read import items
 
-def _of_dicom(header: Dataset) -> ContourFacts:
-    names: list[str] = []
-    for sequence, name in (("StructureSetROISequence", "ROIName"), ("SegmentSequence", "SegmentLabel")):
-        names += [str(item.get(name, "") or "").strip() for item in header.get(sequence) or ()]
-    said = " ".join(str(header.get(key, "") or "") for key in ("StructureSetLabel", "SeriesDescription", "ContentLabel"))
-    maker = str(header.get("ManufacturerModelName", "") or "").strip()
-    drawn_here = maker.lower().startswith(OWN_PROGRAM.lower()) or UNREVIEWED_WORD in said.upper()
-    return ContourFacts(tuple(names), drawn_here, str(header.get("ApprovalStatus", "") or "").strip().upper() == "APPROVED")
+    return bool(items(item, "ContourSequence"))
 
 
 def _of_slicer(path: Path) -> ContourFacts | None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from P2SAMSlicerLib.dicom.indexed_series import DicomIndex, IndexedSeries, SeriesKind
+from P2SAMSlicerLib.dicom.phases import PAIRING_TOLERANCE
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.patient.contour_facts import contour_facts
 from P2SAMSlicerLib.patient.found_visit import FoundVisit
@@ -14,12 +15,11 @@ from P2SAMSlicerLib.patient.visit_order import ContourSource, CtSource
 
 #: A series with at most this share of the slices of the longest one is a scout, or a reconstruction with thicker slices.
 LESSER_SHARE = 0.6
-#: Phases of a 4D study that differ by less than this (percent of the breathing cycle) are the same.
-SAME_PHASE = 2.5
 
-#: Words in the description of an average over a 4D study. A maximum intensity projection is none: it shows a tumour everywhere
+#: Words in the description of an average over a 4D study; and of a projection, which is no CT: it shows a tumour everywhere
 #: where it has been.
 _AVERAGE = re.compile(r"(?<![a-z])(ave|avg|avip|aip|average|averaged|mean)(?![a-z])", re.IGNORECASE)
+_PROJECTION = re.compile(r"(?<![a-z])(mip|mipi|minip|maxip|maximum|minimum)(?![a-z])", re.IGNORECASE)
 
 _HOW_TO_CHOOSE = "leave only the one that is meant below the patient's folder, or name the files themselves in a script"
 
@@ -85,10 +85,7 @@ def _contours_of(index: DicomIndex, ct: IndexedSeries) -> list[ContourSource]:
         if series.referenced_instances & known and not series.referenced_instances & images:
             continue
         for path in series.paths:
-            try:
-                facts = contour_facts(path)
-            except InputError as error:
-                raise InputError(str(error).replace(path.name, "a structure set or segmentation")) from error
+            facts = contour_facts(path)
             if not facts.drawn_here and facts.names:
                 found.append(ContourSource(path, facts.approved))
     return found
@@ -127,7 +124,9 @@ def choose_ct(group: Sequence[IndexedSeries], contours: _Contours, phase: float 
 def _of_four_dimensions(group: Sequence[IndexedSeries], phase: float | None) -> IndexedSeries:
     same = [series for series in group if phase is not None and series.phase is not None and _near(series.phase, phase)]
     averages = [series for series in group if series.phase is None and _is_average(series)]
-    whole = [series for series in group if series.phase is None and _slices(series) > LESSER_SHARE * max(map(_slices, group))]
+    most = max(_slices(series) for series in group)
+    still = [series for series in group if series.phase is None and not _PROJECTION.search(series.label)]
+    whole = [series for series in still if _slices(series) > LESSER_SHARE * most]
     for some in (same, averages, whole):
         if len(some) == 1:
             return some[0]
@@ -138,7 +137,7 @@ def _of_four_dimensions(group: Sequence[IndexedSeries], phase: float | None) -> 
 def _near(first: float, second: float) -> bool:
     """Whether two places in the breathing cycle are the same; 0 and 100 % are."""
     apart = abs(first - second) % 100.0
-    return min(apart, 100.0 - apart) < SAME_PHASE
+    return min(apart, 100.0 - apart) <= PAIRING_TOLERANCE
 
 
 def _is_average(series: IndexedSeries) -> bool:

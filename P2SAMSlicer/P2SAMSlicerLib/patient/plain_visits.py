@@ -18,9 +18,10 @@ LAYOUT = (
 )
 
 
-def plain_visits(folder: Path) -> list[FoundVisit]:
+def plain_visits(folder: Path, *, dated_only: bool = False) -> list[FoundVisit]:
     """The visits in the sub-folders of a folder, by name; folders without such files are passed over.
 
+    :param dated_only: only sub-folders with a date in their name: beside DICOM, others hold anything.
     :raises InputError: a sub-folder holds several CTs, or contours without a CT. It is told by its number: names may hold a
         patient's.
     """
@@ -30,7 +31,7 @@ def plain_visits(folder: Path) -> list[FoundVisit]:
         raise InputError(f"the patient's folder cannot be opened ({(error.strerror or 'unknown reason').lower()})") from error
     found = []
     for number, each in enumerate(below, start=1):
-        if each.name.startswith(".") or (each / VISIT_NAME).exists():
+        if each.name.startswith(".") or (each / VISIT_NAME).exists() or (dated_only and date_in(each.name) is None):
             continue
         visit = _visit(each, f"sub-folder {number} of {len(below)}")
         if visit is not None:

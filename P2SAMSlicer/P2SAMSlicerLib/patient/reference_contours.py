@@ -50,17 +50,12 @@ def choose_contours(order: VisitOrder) -> ChosenContours:
     :raises InputError: a structure that no reference has, one that stands in several files of a visit, unreadable contours.
     """
     notes: list[str] = []
-    doubtful: dict[str, str] = {}
-    there = {visit.label: _sources_of(visit, visit.label in order.unreviewed, notes, doubtful) for visit in order.references}
+    there = {visit.label: _sources_of(visit, order, notes) for visit in order.references}
     known = list(dict.fromkeys(name for sources in there.values() for name in sources))
     wanted = list(dict.fromkeys(order.segments)) or known
     for name in wanted:
         if name not in known:
             raise InputError(f"no contour named '{name}' to carry to {order.followup.label}; there are: {', '.join(known)}")
-        if name in doubtful:
-            raise InputError(
-                f"{doubtful[name]}: '{name}' stands in several files or twice in one; leave one of them, or approve one"
-            )
     if not wanted:
         raise InputError(f"{order.references[0].label}: its contours hold no structure")
     last = {name: label for label, sources in there.items() for name in sources}
@@ -78,38 +73,46 @@ def choose_contours(order: VisitOrder) -> ChosenContours:
             for name in wanted
             if last[name] != latest
         ]
-    return ChosenContours(tuple(chosen), tuple(notes))
+    return ChosenContours(tuple(chosen), tuple(dict.fromkeys(notes)))
 
 
-def _sources_of(visit: PatientVisit, drawn_here: bool, notes: list[str], doubtful: dict[str, str]) -> dict[str, ContourSource]:
+def _sources_of(visit: PatientVisit, order: VisitOrder, notes: list[str]) -> dict[str, ContourSource]:
     """Where each structure of a visit lies; of several files with the same structure, the approved one.
 
-    :param drawn_here: they are this tool's, and need not be there.
-    :param doubtful: gets the structures that stand in several files, with the visit's label.
+    Contours of this tool need not be there: nothing was found on that visit, or it failed.
     """
     found: dict[str, ContourSource] = {}
+    drawn_here = visit.label in order.unreviewed
     for source in sorted(visit.contours, key=lambda each: not each.approved):
         if drawn_here and not source.path.exists():
             notes.append(f"{visit.label} has no contours to carry on")
             continue
         with named_by_label([visit]):
             names = contour_facts(source.path).names
-        for name in names:
+        for name in dict.fromkeys(names):
             before = found.get(name)
-            if before is not None and before.approved == source.approved:
-                doubtful[name] = visit.label
-            if before is None:
+            if order.segments and name not in order.segments:
+                continue
+            if names.count(name) > 1:
+                if order.segments:
+                    raise InputError(f"{visit.label}: two structures are named '{name}'; rename one")
+                notes.append(f"{visit.label}: not carried, because two structures are named '{name}'")
+            elif before is None:
                 found[name] = source
+            elif before.approved == source.approved:
+                raise InputError(f"{visit.label}: '{name}' is in several files; leave only one, or approve one")
     return found
 
 
 def read_contours(
-    chosen: ChosenReference, volume: Volume, reference: CtReference | None, *, drawn_here: bool
+    chosen: ChosenReference, volume: Volume, reference: CtReference | None, order: VisitOrder
 ) -> tuple[list[Segment], list[str]]:
     """The contours that are carried from one reference, on its CT's grid, and warnings.
 
-    :param drawn_here: they are this tool's; else what this tool drew among them and nobody accepted is left out.
-    :raises InputError: they cannot be read, or do not lie in the CT.
+    What this tool drew and nobody accepted is left out, unless the order says that it is carried on. Structures that cannot be
+    used are left out with a warning, unless they were asked for by name.
+
+    :raises InputError: contours cannot be read, or do not lie in the CT, or there is none that can be used.
     """
     from P2SAMSlicerLib.dicom.read_contours import segments_from
 
@@ -118,10 +121,12 @@ def read_contours(
         by_source.setdefault(source, []).append(name)
     segments: list[Segment] = []
     warnings: list[str] = []
+    drawn_here = chosen.visit.label in order.unreviewed
     with named_by_label([chosen.visit]):
         for source, names in by_source.items():
-            found, told = segments_from(source.path, volume, reference, names)
-            segments += [each for each in found if not is_comparison(each) and (drawn_here or not is_drawn_here(each.tags))]
+            found, told = segments_from(source.path, volume, reference, names if order.segments else ())
+            usable = [each for each in found if each.name in names and not is_comparison(each)]
+            segments += [each for each in usable if drawn_here or not is_drawn_here(each.tags)]
             warnings += told
     if not segments:
         raise InputError(f"{chosen.visit.label}: its contours were drawn by this tool, and nobody has accepted them")

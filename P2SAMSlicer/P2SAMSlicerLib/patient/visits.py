@@ -32,11 +32,11 @@ def find_visits(
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError("the patient's folder is not there, or is no folder")
-    plain = plain_visits(folder)
     index = index_folder(folder, progress)
-    cts = index.of_kind(SeriesKind.CT)
-    if plain and cts:
-        raise InputError("the folder holds both DICOM CTs and CT files of other formats; give one kind")
-    if not plain and not cts:
+    is_dicom = bool(index.of_kind(SeriesKind.CT))
+    plain = plain_visits(folder, dated_only=is_dicom)
+    if plain and is_dicom:
+        raise InputError("the folder holds both DICOM CTs and visits as CT files of other formats; give one kind")
+    if not plain and not is_dicom:
         raise InputError(f"no CT below the patient's folder; {LAYOUT}")
     return in_order(plain or dicom_visits(index, folder, allow_other_patient=allow_other_patient))

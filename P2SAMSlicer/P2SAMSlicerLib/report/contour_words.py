@@ -65,4 +65,4 @@ def volume_words(segment: Mapping[str, Any]) -> str:
 
 def time_words(time: str) -> str:
     """A time as it is recorded, ISO 8601 in UTC, for people."""
-    return time.replace("+00:00", " UTC").replace("T", " ") if time.endswith("+00:00") else time or NONE
+    return f"{time[:-6].replace('T', ' ')} UTC" if time.endswith("+00:00") else time or NONE

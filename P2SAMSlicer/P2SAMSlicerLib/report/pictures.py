@@ -279,15 +279,22 @@ def _small(png: bytes) -> bytes:
     with Image.open(io.BytesIO(png)) as image:
         pixels = np.asarray(image.convert("RGB"), dtype=np.int32)
     palette = np.array(_palette(), dtype=np.int32)
-    # There are far fewer colours than pixels.
-    codes, place = np.unique(pixels @ np.array([65536, 256, 1]), return_inverse=True)
-    colors = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=1)
-    nearest = ((colors[:, None] - palette[None]) ** 2).sum(axis=-1).argmin(axis=1).astype(np.uint8)
-    few = Image.fromarray(nearest[place].reshape(pixels.shape[:2]))
+    grey = (pixels == pixels[..., :1]).all(axis=-1)
+    nearest = _nearest(np.repeat(np.arange(256)[:, None], 3, axis=1), palette)[pixels[..., 0]]
+    # Few pixels are no greys, and most of these have the same colours.
+    colors, place = np.unique(pixels[~grey], axis=0, return_inverse=True)
+    nearest[~grey] = _nearest(colors, palette)[place.reshape(-1)]
+    few = Image.fromarray(nearest)
     few.putpalette([int(value) for color in palette for value in color])
     content = io.BytesIO()
     few.save(content, format="png", optimize=True)
     return content.getvalue()
+
+
+def _nearest(colors: NDArray[np.integer], palette: NDArray[np.int32]) -> NDArray[np.uint8]:
+    """Number of the palette's colour that is nearest to each of ``colors`` ``(n, 3)``."""
+    nearest: NDArray[np.uint8] = ((colors[:, None] - palette[None]) ** 2).sum(axis=-1).argmin(axis=1).astype(np.uint8)
+    return nearest
 
 
 def _palette() -> list[tuple[int, ...]]:

@@ -39,9 +39,17 @@ REPORT_DEFINITIONS = {
     " was accepted, else that of the contour as the tool drew it",
     "shift_length_mm": "length of the centroid shift",
 }
+AGREEMENT_DEFINITIONS = {
+    "references": "visits from which the structure was carried; the result is a weighted mean of what came of each",
+    "outcomes": "outcome from each of them",
+    "weights": "weight of each in that mean, by how well the registration near the lesion fits; they add up to 1",
+    "contours": "how many of them gave a contour; these are compared, or else the registered prior contours",
+    "mean_dice": "mean 3-D Dice of all pairs of contours",
+    "mean_hd95_mm": "mean 95 % Hausdorff distance of all pairs of contours, mm",
+}
 EXPORT_DEFINITIONS = {
     "volume_ml": "volume of the contour that was written",
-    "read_back_ml": "volume of what an independent path reads from the written file, on the same voxels",
+    "read_back_ml": "volume of what this program's own reader makes of the written file, on the same voxels",
     "change_percent": "100 (read_back_ml / volume_ml - 1): what writing and reading changes",
     "dice": "3-D Dice of the contour written and the contour read back",
 }
@@ -90,6 +98,7 @@ def report_content(
             "report": REPORT_DEFINITIONS,
             "review": REVIEW_DEFINITIONS,
             "export": EXPORT_DEFINITIONS,
+            "reference_agreement": AGREEMENT_DEFINITIONS,
         },
         "prior": {**first, "date": identity.visits.get(first["label"]) if identity else None},
         "visits": entries,
