@@ -101,7 +101,10 @@ def pin_installed(file: Path) -> None:
     """
     pinned: dict[str, str] = {}
     for distribution in metadata.distributions():
-        name, version = distribution.metadata["Name"], distribution.version
+        try:
+            name, version = distribution.metadata["Name"], distribution.version
+        except KeyError:  # what importlib_metadata says in the place of None, where another package has imported it
+            continue
         if name and version and _VERSION.fullmatch(version):
             pinned.setdefault(re.sub("[-_.]+", "-", name).lower(), f"{name}=={version}")
     try:
