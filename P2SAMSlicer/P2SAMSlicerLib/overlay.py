@@ -6,6 +6,7 @@ caller names and positions in millimetres; the volumes' names and identities nev
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -157,13 +158,29 @@ def write_overlay(
     :raises InputError: no panel, a mask that is not on its volume's grid, a slice that is not there, a window without width.
     :raises OutputError: the file cannot be written.
     """
+    content = overlay_png(panels, caption, window, margin_mm)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def overlay_png(
+    panels: Sequence[Panel],
+    caption: str = CAPTION,
+    window: tuple[float, float] = SOFT_TISSUE_WINDOW,
+    margin_mm: float = 25.0,
+) -> bytes:
+    """The picture of :func:`write_overlay` as the content of a PNG file.
+
+    :raises InputError: as there.
+    """
     _check(panels, window, margin_mm)
     indices = [_slice_index(panel) for panel in panels]
     boxes = [_outline_box(panel, index) for panel, index in zip(panels, indices, strict=True)]
     side_mm = max(float((box[1] - box[0]).max()) for box in boxes) + 2 * margin_mm
     figure = _draw(panels, indices, boxes, side_mm, caption, window)
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+    return content.getvalue()
 
 
 def _draw(

@@ -267,7 +267,7 @@ def _visit_entry(visit: VisitResult | FailedVisit, name: str, file: str | None, 
         return {"name": name, "outcome": "failed", "reason": visit.reason, "file": None, "segments": []}
     provenance = dict(visit.provenance)
     own = {key: provenance.pop(key, None) for key in ("model", "device", "options")}
-    own["versions"] = {**_versions(), **(provenance.pop("versions", None) or {})}
+    own["versions"] = {**versions(), **(provenance.pop("versions", None) or {})}
     return {
         **provenance,
         "name": name,
@@ -285,7 +285,7 @@ def _visit_entry(visit: VisitResult | FailedVisit, name: str, file: str | None, 
 
 
 @lru_cache(maxsize=1)
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Versions of everything that may change a contour."""
     found = {"P2SAMSlicer": P2SAMSlicerLib.__version__, "python": platform.python_version()}
     for package in PACKAGES:

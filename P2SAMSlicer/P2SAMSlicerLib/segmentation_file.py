@@ -41,7 +41,7 @@ def read_segmentation(path: Path | str, names: Sequence[str] | None = None) -> S
         values, no segment of a given name.
     """
     path = Path(path)
-    check_readable(path, "DICOM segmentations and structure sets cannot be read yet; save it as .seg.nrrd")
+    check_readable(path, "DICOM contours are read by p2sam propagate and p2sam evaluate; save them as .seg.nrrd for this")
     if volume_suffix(path) in (".nrrd", ".nhdr") and check_header(path).segmentation:
         grid, found = _read_slicer(path)
     else:
@@ -55,6 +55,15 @@ def read_segmentation(path: Path | str, names: Sequence[str] | None = None) -> S
         if each.name in wanted
     )
     return Segmentation(grid, segments, known.name)
+
+
+def segments_in_header(path: Path) -> list[Segment]:
+    """Names and tags of a ``.seg.nrrd`` file's segments by its header alone; their masks are empty.
+
+    :raises InputError: not a NRRD header.
+    """
+    fields = _segment_fields(nrrd_header(path))
+    return [Segment(_unescape(each.get("Name", "")) or each.get("ID", ""), _NO_MASK, tags=_tags(each)[0]) for each in fields]
 
 
 #: A segment whose mask is not made yet, the label map ``(z, y, x)`` that holds it, and its value there.
@@ -130,14 +139,8 @@ def _segment(parsed: Mapping[str, Any], fields: Mapping[str, str]) -> Segment:
     """
     from slicerio.segmentation import terminology_entry_from_string
 
-    tags: dict[str, str] = {}
-    terminology = None
-    for text in _unescape(fields.get("Tags", "")).split("|"):
-        key, colon, value = text.strip().partition(":")
-        if key == "TerminologyEntry":
-            terminology = terminology_entry_from_string(value)
-        elif colon:
-            tags[key] = value
+    tags, entry = _tags(fields)
+    terminology = None if entry is None else terminology_entry_from_string(entry)
     color = parsed.get("color")
     return Segment(
         _unescape(fields.get("Name", "")) or str(parsed["id"]),
@@ -146,6 +149,19 @@ def _segment(parsed: Mapping[str, Any], fields: Mapping[str, str]) -> Segment:
         terminology,
         tags,
     )
+
+
+def _tags(fields: Mapping[str, str]) -> tuple[dict[str, str], str | None]:
+    """A segment's tags, and apart from them its entry in a terminology."""
+    tags: dict[str, str] = {}
+    terminology = None
+    for text in _unescape(fields.get("Tags", "")).split("|"):
+        key, colon, value = text.strip().partition(":")
+        if key == "TerminologyEntry":
+            terminology = value
+        elif colon:
+            tags[key] = value
+    return tags, terminology
 
 
 def write_segmentation(segmentation: Segmentation, path: Path | str) -> None:

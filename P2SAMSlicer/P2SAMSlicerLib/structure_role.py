@@ -1,8 +1,9 @@
 """Which structures a model may segment: tumours. Margins and organs at risk are carried by the registration alone.
 
-A CTV or PTV is no visible object, it is drawn by a rule; an organ at risk is not what this tool was made and measured for. They
-are told by their names after AAPM TG-263 (Mayo et al. 2018), or by their terminology; the user may say otherwise for any
-structure. Whatever is not known is taken for a tumour, because that is what this tool is asked to carry.
+A CTV or PTV is no visible object, it is drawn by a rule; an organ at risk is not what this tool was made and measured for.
+They are told by their names after AAPM TG-263 (Mayo et al. 2018), by what a structure set says of them
+(``RTROIInterpretedType``), or by their terminology; the user may say otherwise for any structure. Whatever is not known is
+taken for a tumour, because that is what this tool is asked to carry.
 """
 
 from __future__ import annotations
@@ -35,6 +36,14 @@ ORGANS = frozenset(_ORGANS.split())
 #: SNOMED CT code of the category of normal anatomy in Slicer's terminologies ("Anatomical Structure"), and of lesions
 #: ("Morphologically Altered Structure").
 ANATOMY_CODE, LESION_CODE = "123037004", "49755003"
+#: The same in the older coding (SRT), which many DICOM segmentations still use.
+OLD_ANATOMY_CODE, OLD_LESION_CODE = "T-D000A", "M-01000"
+#: Segment tag with the ``RTROIInterpretedType`` of a DICOM structure set, in capitals.
+INTERPRETED_TYPE_TAG = "DICOM.RTROIInterpretedType"
+#: Its values for targets that are drawn by a rule, and for what is no tumour. ``GTV`` is one; ``CONTROL``, ``REGISTRATION`` and
+#: the others say nothing of it, and some planning systems give them to every structure.
+MARGIN_TYPES = frozenset({"CTV", "PTV", "ITV", "TREATED_VOLUME", "IRRAD_VOLUME"})
+OTHER_TYPES = frozenset({"ORGAN", "AVOIDANCE", "EXTERNAL", "CAVITY", "BOLUS", "SUPPORT", "FIXATION", "DOSE_REGION"})
 
 
 def by_registration_only(segment: Segment, chosen: Collection[str] = (), with_model: Collection[str] = ()) -> bool:
@@ -49,9 +58,14 @@ def by_registration_only(segment: Segment, chosen: Collection[str] = (), with_mo
 
 
 def is_margin_or_organ(segment: Segment) -> bool:
-    """Whether name or terminology say that a structure is a margin around a tumour, or an organ."""
+    """Whether name, interpreted type or terminology say that a structure is a margin around a tumour, or an organ.
+
+    A name that says that it is a tumour counts more than the type ``ORGAN``, which some planning systems give to every
+    structure.
+    """
     name = segment.name.strip()
-    if re.match(rf"z*_?({'|'.join(DRAWN_BY_RULE)})", name, re.IGNORECASE):
+    kind = segment.tags.get(INTERPRETED_TYPE_TAG, "").strip().upper()
+    if kind in MARGIN_TYPES or re.match(rf"z*_?({'|'.join(DRAWN_BY_RULE)})", name, re.IGNORECASE):
         return True
     words = [word.lower() for word in re.split(r"[^A-Za-z]+", name) if word]
     if _is_organ(words) and re.search(r"\w-(GTV|IGTV|CTV|ITV|PTV)", name, re.IGNORECASE):
@@ -59,9 +73,9 @@ def is_margin_or_organ(segment: Segment) -> bool:
     if any(word.startswith(TUMOUR_WORDS) or word in WHOLE_TUMOUR_WORDS for word in words):
         return False
     category = (segment.terminology or {}).get("category") or ["", "", ""]
-    if LESION_CODE in category:
+    if kind == "GTV" or LESION_CODE in category or OLD_LESION_CODE in category:
         return False
-    if ANATOMY_CODE in category:
+    if kind in OTHER_TYPES or ANATOMY_CODE in category or OLD_ANATOMY_CODE in category:
         return True
     return _is_organ(words)
 

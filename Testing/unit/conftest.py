@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def own_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep commands from setting the number of threads of the whole process; that is tested by itself."""
-    for module in ("benchmark.accuracy", "cli.job", "cli.image", "demo"):
+    for module in ("benchmark.accuracy", "cli.commission", "cli.job", "cli.image", "demo"):
         monkeypatch.setattr(f"P2SAMSlicerLib.{module}.use_threads", lambda count: count or 1)
 
 

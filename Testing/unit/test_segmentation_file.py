@@ -354,7 +354,7 @@ def test_images_are_not_taken_for_label_maps(tmp_path: Path) -> None:
 
 def test_other_files_and_folders_are_refused(tmp_path: Path) -> None:
     (tmp_path / "rs.dcm").write_bytes(b"\0" * 128 + b"DICM")
-    assert "structure sets cannot be read yet" in refusal(tmp_path / "rs.dcm")
+    assert "DICOM contours are read by p2sam propagate" in refusal(tmp_path / "rs.dcm")
     assert "no such file" in refusal(tmp_path / "nothing.seg.nrrd")
     (tmp_path / "folder").mkdir()
     assert "cannot be opened" in refusal(tmp_path / "folder")

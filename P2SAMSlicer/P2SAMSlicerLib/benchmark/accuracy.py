@@ -159,16 +159,23 @@ def _numbered(progress: Progress, number: int, total: int) -> Progress:
 
 
 def _measure(case: BenchmarkCase, data: CaseData, found: CaseContours, collected: _Collected, judge_slices: bool) -> None:
-    grid, truth = data.followup.grid, data.truth
-    axis = acquisition_slice_axis(grid)
-    for method, each in found.contours.items():
-        metrics = evaluate(each.mask, truth, grid, slice_axis=axis)
-        collected.rows.append(Row(case, method, metrics, each.seconds, each.outcome))
-    if judge_slices and truth.any():
+    collected.rows += rows_of(case, data, found)
+    if judge_slices and data.truth.any():
+        grid, truth = data.followup.grid, data.truth
         result = found.contours[m.CLINICAL].mask
         collected.rankings[case.name] = tuple(ranked_slices(found.slices, result, truth, grid))
         if found.slices:
             collected.choices[case.name] = choice_quality(found.slices, truth, grid)
+
+
+def rows_of(case: BenchmarkCase, data: CaseData, found: CaseContours) -> list[Row]:
+    """Every method's contour on one case compared with the truth."""
+    grid = data.followup.grid
+    axis = acquisition_slice_axis(grid)
+    return [
+        Row(case, method, evaluate(each.mask, data.truth, grid, slice_axis=axis), each.seconds, each.outcome)
+        for method, each in found.contours.items()
+    ]
 
 
 def _provenance(model: PromptableModel | None, options: AccuracyOptions, threads: int) -> dict[str, Any]:

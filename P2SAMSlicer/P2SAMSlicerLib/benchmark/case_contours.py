@@ -41,10 +41,14 @@ class CaseContours:
 
     :param contours: method -> its contour.
     :param slices: clinical mode's, if it was run.
+    :param visits: the registration that the product's methods share, if one of them was run.
+    :param result: clinical mode's, if it was run.
     """
 
     contours: dict[str, MethodContour]
     slices: tuple[SliceResult, ...] = ()
+    visits: RegisteredVisits | None = None
+    result: VisitResult | None = None
 
 
 def own_contours(
@@ -60,7 +64,7 @@ def own_contours(
     :raises InputError: the visits cannot be used.
     """
     found: dict[str, MethodContour] = {}
-    slices: tuple[SliceResult, ...] = ()
+    visit: VisitResult | None = None
     if m.COPY in methods:
         started = time.perf_counter()
         copied = resample_mask(data.segment.mask, data.prior.grid, data.followup.grid)
@@ -70,11 +74,10 @@ def own_contours(
     visits = register_visits(data.prior, [data.segment], data.followup, options, progress)
     if m.FROM_CLINICAL_RUN & set(methods):
         visit = carry_segments(model, visits, options, progress)
-        slices = visit.segments[0].slices
         found.update(_from_clinical_run(model, data, visits, visit, options, methods))
     if m.PAPER in methods:
         found[m.PAPER] = _written(carry_segments(model, visits, replace(options, mode="paper"), progress))
-    return CaseContours(found, slices)
+    return CaseContours(found, () if visit is None else visit.segments[0].slices, visits, visit)
 
 
 def elastix_contours(data: CaseData, methods: Collection[str], threads: int) -> CaseContours:

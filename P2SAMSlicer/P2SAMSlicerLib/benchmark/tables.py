@@ -36,6 +36,8 @@ MEANINGS = (
     " included, without loading the model, and - where a method's time is not told apart. An empty result has an infinite HD95."
 )
 
+RESAMPLED = "Percentile bootstrap over patients, each with all of his cases."
+
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; the first column runs left and the others right."""
@@ -54,25 +56,72 @@ def number(value: float | None, decimals: int, *, signed: bool = False) -> str:
 
 def markdown(findings: AccuracyFindings) -> str:
     """The whole report."""
-    parts = ["# Accuracy", caption(findings.cases), _made(findings), summary(findings)]
-    parts += ["## Clinical mode against each other method", _differences(findings)]
-    parts += _grouped(findings, "Site", lambda case: case.site)
-    parts += _grouped(findings, "Change", lambda case: case.change)
-    parts += ["## Dice of every case", _each_case(findings)]
+    parts = ["# Accuracy", caption(findings.cases), _made(findings), summary(findings), *comparison(findings)]
     if findings.choices:
         parts += ["## The choice among the candidates", *_choices(findings)]
     if findings.rankings:
         parts += ["## Review priority", *_rankings(findings)]
-    parts += ["## Targets", targets(findings), "## Methods", _methods(findings)]
+    parts += ["## Targets", targets(findings), "## Methods", definitions(findings)]
     return "\n\n".join(parts) + "\n"
+
+
+def comparison(findings: AccuracyFindings) -> list[str]:
+    """Clinical mode against the other methods, and all methods by site, by change and by case, each under its heading."""
+    parts = ["## Clinical mode against each other method", _differences(findings)]
+    parts += _grouped(findings, "Site", lambda case: case.site)
+    parts += _grouped(findings, "Change", lambda case: case.change)
+    return [*parts, "## Dice of every case", table(*case_cells(findings))]
+
+
+#: Header and rows of a table.
+Cells = tuple[list[str], list[list[str]]]
+
+
+def mean_cells(
+    findings: AccuracyFindings, titles: Sequence[str] = (), keep: Callable[[BenchmarkCase], bool] = lambda _case: True
+) -> Cells:
+    """The means of all methods over cases with a lesion.
+
+    :param titles: of columns; all of :data:`COLUMNS` if empty.
+    """
+    wanted = titles or [title for title, _, _ in COLUMNS]
+    return ["method", *wanted], [_means(method, findings.of(method, keep), wanted) for method in findings.methods]
+
+
+def difference_cells(findings: AccuracyFindings) -> Cells:
+    """Clinical mode's mean Dice difference to each other method; no rows if it or the others were not measured."""
+    rows = []
+    for method in findings.methods:
+        found = findings.dice_difference(m.CLINICAL, method) if method != m.CLINICAL else None
+        if found is None:
+            continue
+        interval = "-" if math.isnan(found.low) else f"{found.low:+.3f} to {found.high:+.3f}"
+        mean_of = number(found.mean, 3, signed=True)
+        rows.append([m.METHODS[method].title, mean_of, interval, str(found.cases), str(found.patients)])
+    return ["clinical mode minus", "mean Dice difference", "95 % interval", "cases", "patients"], rows
+
+
+def case_cells(findings: AccuracyFindings) -> Cells:
+    """Dice of every case and method, and what clinical mode said of its contour."""
+    dice = {(row.case.name, row.method): row.metrics.volumetric_dice for row in findings.rows if not row.vanished}
+    outcomes = {row.case.name: row.outcome for row in findings.rows if row.method == m.CLINICAL}
+    rows = []
+    for case in findings.cases:
+        cells = [number(dice.get((case.name, method)), 3) for method in findings.methods]
+        rows.append([case.name, case.change, *cells, outcomes.get(case.name) or "-"])
+    return ["case", "change", *(m.METHODS[method].title for method in findings.methods), "outcome"], rows
+
+
+def definitions(findings: AccuracyFindings) -> str:
+    """What every method does, a line each."""
+    return "\n".join(f"- **{m.METHODS[each].title}** (`{each}`): {m.METHODS[each].definition}." for each in findings.methods)
 
 
 def summary(findings: AccuracyFindings) -> str:
     """The table of all methods over all cases with a lesion, what it means, vanished lesions, and what is missing."""
-    rows = [_means(method, findings.of(method), [title for title, _, _ in COLUMNS]) for method in findings.methods]
     count = len({row.case.name for row in findings.rows if not row.vanished})
     parts = [
-        table(["method", *(title for title, _, _ in COLUMNS)], rows),
+        table(*mean_cells(findings)),
         f"{count} case{'s' if count != 1 else ''} with a lesion. {MEANINGS}",
     ]
     parts += _vanished(findings)
@@ -114,37 +163,19 @@ def _vanished(findings: AccuracyFindings) -> list[str]:
 
 
 def _differences(findings: AccuracyFindings) -> str:
-    rows = []
-    for method in findings.methods:
-        found = findings.dice_difference(m.CLINICAL, method) if method != m.CLINICAL else None
-        if found is None:
-            continue
-        interval = "-" if math.isnan(found.low) else f"{found.low:+.3f} to {found.high:+.3f}"
-        mean_of = number(found.mean, 3, signed=True)
-        rows.append([m.METHODS[method].title, mean_of, interval, str(found.cases), str(found.patients)])
+    header, rows = difference_cells(findings)
     if not rows:
         return "Clinical mode or others were not measured."
-    header = ["clinical mode minus", "mean Dice difference", "95 % interval", "cases", "patients"]
-    return f"{table(header, rows)}\n\nPercentile bootstrap over patients, each with all of his cases."
+    return f"{table(header, rows)}\n\n{RESAMPLED}"
 
 
 def _grouped(findings: AccuracyFindings, title: str, key: Callable[[BenchmarkCase], str]) -> list[str]:
     parts = []
     for value in groups(findings.cases, key):
         cases = [case for case in findings.cases if key(case) == value]
-        rows = [_means(method, findings.of(method, lambda case, v=value: key(case) == v), SHORT) for method in findings.methods]  # type: ignore[misc]
-        parts += [f"## {title}: {value}", caption(cases), table(["method", *SHORT], rows)]
+        cells = mean_cells(findings, SHORT, lambda case, v=value: key(case) == v)  # type: ignore[misc]
+        parts += [f"## {title}: {value}", caption(cases), table(*cells)]
     return parts
-
-
-def _each_case(findings: AccuracyFindings) -> str:
-    dice = {(row.case.name, row.method): row.metrics.volumetric_dice for row in findings.rows if not row.vanished}
-    outcomes = {row.case.name: row.outcome for row in findings.rows if row.method == m.CLINICAL}
-    rows = []
-    for case in findings.cases:
-        cells = [number(dice.get((case.name, method)), 3) for method in findings.methods]
-        rows.append([case.name, case.change, *cells, outcomes.get(case.name) or "-"])
-    return table(["case", "change", *(m.METHODS[method].title for method in findings.methods), "outcome"], rows)
 
 
 def _choices(findings: AccuracyFindings) -> list[str]:
@@ -197,7 +228,3 @@ def _ranking_row(name: str, slices: Sequence[RankedSlice]) -> list[str]:
     quality = ranking_quality(slices)
     shares = (number(100 * quality.held, 0), number(100 * quality.attainable, 0))
     return [name, str(quality.slices), number(quality.spearman, 2), str(quality.bad), *shares]
-
-
-def _methods(findings: AccuracyFindings) -> str:
-    return "\n".join(f"- **{m.METHODS[each].title}** (`{each}`): {m.METHODS[each].definition}." for each in findings.methods)

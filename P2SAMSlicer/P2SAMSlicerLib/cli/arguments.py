@@ -42,13 +42,28 @@ Commands = Any  # argparse's own type of a group of sub-commands is private
 
 def build_parser() -> Parser:
     """The parser with all commands; each leaves its function as ``run``."""
-    from P2SAMSlicerLib.cli import adapt, benchmark, demo, evaluate, image, propagate, simulate, store, worker
+    from P2SAMSlicerLib.cli import (
+        adapt,
+        benchmark,
+        cohort,
+        commission,
+        demo,
+        dicom,
+        evaluate,
+        image,
+        patient,
+        propagate,
+        simulate,
+        store,
+        worker,
+    )
 
     parser = Parser(prog=PROGRAM, description=DESCRIPTION, epilog=EPILOGUE)
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     parser.add_argument("--debug", action="store_true", help="with an error, show where in the program it arose")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (propagate, image, evaluate, simulate, benchmark, adapt, store, demo, worker):
+    carrying, measuring = (propagate, patient, cohort, dicom, image), (evaluate, simulate, benchmark, commission)
+    for command in (*carrying, *measuring, adapt, store, demo, worker):
         command.add_command(commands)
     return parser
 

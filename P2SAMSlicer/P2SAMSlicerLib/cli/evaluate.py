@@ -14,18 +14,20 @@ from P2SAMSlicerLib.cli.arguments import Commands, millimetres
 from P2SAMSlicerLib.cli.arguments import add_command as add_named_command
 from P2SAMSlicerLib.cli.output import check_output_file
 from P2SAMSlicerLib.cli.table import figure, format_table
+from P2SAMSlicerLib.dicom.read_contours import is_structure_set, read_on_grid, read_on_own_grid
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.metrics import SegmentMetrics, evaluate, volume_ml
 from P2SAMSlicerLib.orientation import acquisition_slice_axis
 from P2SAMSlicerLib.resample import outside_share, resample_mask
 from P2SAMSlicerLib.result_files import is_comparison, write_json
-from P2SAMSlicerLib.segmentation_file import read_segmentation
 from P2SAMSlicerLib.volume import Segment, Segmentation
 
 DESCRIPTION = """\
-Compares contours with the truth. Both are a .seg.nrrd or a label map. The figures
-are taken on the truth's voxel grid; a result on another grid is resampled to it,
-and that is said.
+Compares contours with the truth. Both are a .seg.nrrd, a label map, a DICOM SEG or
+a DICOM structure set (RTSTRUCT), told by content. The figures are taken on the
+truth's voxel grid; a result on another grid is resampled to it, and that is said.
+A structure set has no voxels: it takes those of the other file, so that only one
+of the two may be one.
 
 Without names: the structures that have the same name in both files; or, where
 both files hold a single one, these two."""
@@ -78,13 +80,32 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     if arguments.json is not None:
         check_output_file(arguments.json, (arguments.result, arguments.truth))
-    result, truth = read_segmentation(arguments.result), read_segmentation(arguments.truth)
+    result, truth, told = _read_both(arguments.result, arguments.truth)
     pairs = _pairs(result, truth, arguments.segment, arguments.truth_segment)
     comparisons = [compare(result, mine, truth, true, arguments.tolerance_mm) for mine, true in pairs]
     if arguments.json is not None:
         write_json(arguments.json, _record(arguments.result.name, arguments.truth.name, comparisons))
     print_comparisons(comparisons)
+    for note in told:
+        print(f"- {note}")
     return 0
+
+
+def _read_both(result: Path, truth: Path) -> tuple[Segmentation, Segmentation, tuple[str, ...]]:
+    """Both files, and what their readers have to say.
+
+    :raises InputError: unreadable, or both are structure sets.
+    """
+    drawn = [is_structure_set(path) for path in (result, truth)]
+    if all(drawn):
+        raise InputError("both are structure sets, which have no voxels; give one of them as .seg.nrrd, label map or DICOM SEG")
+    if drawn[0]:
+        on_grid = read_on_own_grid(truth)
+        read = read_on_grid(result, on_grid.segmentation.grid)
+        return read.segmentation, on_grid.segmentation, (*read.warnings, *on_grid.warnings)
+    on_grid = read_on_own_grid(result)
+    read = read_on_grid(truth, on_grid.segmentation.grid) if drawn[1] else read_on_own_grid(truth)
+    return on_grid.segmentation, read.segmentation, (*on_grid.warnings, *read.warnings)
 
 
 def _pairs(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from P2SAMSlicerLib.atomic_file import check_writable
+from P2SAMSlicerLib.dicom.read_contours import carried_segments, segments_from
 from P2SAMSlicerLib.errors import Cancelled, InputError, P2SAMError, out_of_memory, unexpected
 from P2SAMSlicerLib.handover_file import is_handed_over, read_handed_segmentation, read_handed_volume
 from P2SAMSlicerLib.intensity import Modality, check_hounsfield
@@ -17,10 +18,8 @@ from P2SAMSlicerLib.models import check_model
 from P2SAMSlicerLib.models.catalogue import default_model
 from P2SAMSlicerLib.options import PropagationOptions
 from P2SAMSlicerLib.progress import Progress, ProgressEvent, silent
-from P2SAMSlicerLib.resample import segments_on_grid
 from P2SAMSlicerLib.result import VisitResult
-from P2SAMSlicerLib.result_files import FailedVisit, is_comparison, result_names, write_results
-from P2SAMSlicerLib.segmentation_file import read_segmentation
+from P2SAMSlicerLib.result_files import FailedVisit, result_names, write_results
 from P2SAMSlicerLib.threads import use_threads
 from P2SAMSlicerLib.volume import Segment, Volume
 from P2SAMSlicerLib.volume_file import read_volume
@@ -54,7 +53,8 @@ class PropagationJob:
     """What shall be carried where.
 
     :param prior_ct: file or DICOM folder, or a volume that was handed over (:mod:`P2SAMSlicerLib.handover_file`).
-    :param prior_seg: the segments on it; a file, or handed over.
+    :param prior_seg: the segments on it: what :func:`~P2SAMSlicerLib.dicom.read_contours.segments_from` reads, or what was
+        handed over.
     :param followups: at least one, as the prior CT.
     :param out: folder for the results.
     :param segments: names; empty for all but those that an earlier run added for comparison only.
@@ -254,18 +254,8 @@ def _believed(volume: Volume, modality: Modality) -> Volume:
 def _read_segments(job: PropagationJob, prior: Volume) -> tuple[list[Segment], list[str]]:
     """The segments to carry, on the prior CT's grid, and warnings."""
     if is_handed_over(job.prior_seg):
-        segmentation = read_handed_segmentation(job.prior_seg)
-    else:
-        segmentation = read_segmentation(job.prior_seg, job.segments)
-    names = list(dict.fromkeys(job.segments))
-    warnings = []
-    if not names:
-        names = [segment.name for segment in segmentation.segments if not is_comparison(segment)]
-        left_out = len(segmentation.segments) - len(names)
-        if left_out and names:
-            warnings.append(f"{segmentation.name}: not carried, because for comparison only: {left_out} of the segments")
-    segments, more = segments_on_grid(segmentation, names or None, prior.grid)
-    return segments, warnings + more
+        return carried_segments(read_handed_segmentation(job.prior_seg), job.segments, prior.grid)
+    return segments_from(job.prior_seg, prior, None, job.segments)
 
 
 def _carry(

@@ -31,9 +31,12 @@ DESCRIPTION = """\
 Carries contoured structures from a prior CT to one or more follow-up CTs of the
 same patient. The result lies exactly on each follow-up's own voxel grid.
 
-CTs are NIfTI, NRRD or MetaImage files, or a folder with one DICOM CT series;
-segments are a .seg.nrrd of 3D Slicer or a label map. All inputs are read and
-checked before any work begins; if one cannot be used, nothing is written.
+CTs are NIfTI, NRRD or MetaImage files, or a folder with one DICOM CT series.
+Segments are a .seg.nrrd of 3D Slicer, a label map, a DICOM structure set
+(RTSTRUCT) or a DICOM SEG, told by content; or a folder with one such DICOM file.
+A DICOM structure set or SEG must belong to the prior CT's frame of reference,
+which is checked if that CT is DICOM, too. All inputs are read and checked before
+any work begins; if one cannot be used, nothing is written.
 
 Written into the --out folder:
   NAME.seg.nrrd  for each follow-up file NAME: the contours, and the registered
@@ -58,7 +61,13 @@ def add_command(commands: Commands) -> None:
     parser = add_named_command(commands, "propagate", run, "carry contours from a prior CT to follow-up CTs", DESCRIPTION)
     files = parser.add_argument_group("files")
     files.add_argument("--prior-ct", metavar="A", type=Path, required=True, help="CT of the prior visit")
-    files.add_argument("--prior-seg", metavar="B", type=Path, required=True, help="the structures contoured on it")
+    files.add_argument(
+        "--prior-seg",
+        metavar="B",
+        type=Path,
+        required=True,
+        help="the structures contoured on it (.seg.nrrd, label map, RTSTRUCT or DICOM SEG)",
+    )
     files.add_argument(
         "--segment", metavar="NAME", action="append", default=[], help="carry only this structure; may be given again"
     )
@@ -67,8 +76,8 @@ def add_command(commands: Commands) -> None:
     )
     files.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the results; made if needed")
     files.add_argument("--overwrite", action="store_true", help="replace results that are there already")
-    _add_method_arguments(parser.add_argument_group("method"), usual)
-    _add_structure_arguments(parser.add_argument_group("margins and organs"))
+    add_method_arguments(parser.add_argument_group("method"), usual)
+    add_structure_arguments(parser.add_argument_group("margins and organs"))
     add_model_arguments(parser)
     add_progress_argument(parser)
     parser.epilog = _columns()
@@ -82,7 +91,8 @@ def _columns() -> str:
     return "\n".join(lines)
 
 
-def _add_method_arguments(group: argparse._ArgumentGroup, usual: PropagationOptions) -> None:
+def add_method_arguments(group: argparse._ArgumentGroup, usual: PropagationOptions) -> None:
+    """How contours are carried; :func:`options_of` reads these and those of :func:`add_structure_arguments`."""
     group.add_argument(
         "--mode",
         choices=("clinical", "paper"),
@@ -142,7 +152,8 @@ def _add_method_arguments(group: argparse._ArgumentGroup, usual: PropagationOpti
     )
 
 
-def _add_structure_arguments(group: argparse._ArgumentGroup) -> None:
+def add_structure_arguments(group: argparse._ArgumentGroup) -> None:
+    """Which structures are carried by the registration alone."""
     group.add_argument(
         "--registration-only",
         metavar="NAME",

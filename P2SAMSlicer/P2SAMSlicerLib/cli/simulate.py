@@ -4,38 +4,23 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from P2SAMSlicerLib import __version__
-from P2SAMSlicerLib.atomic_file import atomic_folder, check_writable
+from P2SAMSlicerLib.atomic_file import check_writable
 from P2SAMSlicerLib.case_folder import UNKNOWN
 from P2SAMSlicerLib.cli.arguments import Commands, finite, millimetres, whole_number
 from P2SAMSlicerLib.cli.arguments import add_command as add_named_command
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.intensity import check_hounsfield
 from P2SAMSlicerLib.resample import segments_on_grid
-from P2SAMSlicerLib.result_files import write_json
 from P2SAMSlicerLib.segmentation_file import read_segmentation
-from P2SAMSlicerLib.simulation.lesion import LESIONS, SMALL_DIAMETER_MM, SimulatedPrior, make_prior
-from P2SAMSlicerLib.simulation.visit import (
-    CHANGES,
-    FILLS,
-    HELD_OUT_FILLS,
-    SimulatedVisit,
-    SimulationOptions,
-    simulate_followup,
-)
+from P2SAMSlicerLib.simulation.case_files import BYTES_PER_VOXEL, FILE_NAMES, STATEMENT, case_record, write_case
+from P2SAMSlicerLib.simulation.lesion import LESIONS, SMALL_DIAMETER_MM, make_prior
+from P2SAMSlicerLib.simulation.visit import CHANGES, FILLS, SimulationOptions, simulate_followup
 from P2SAMSlicerLib.volume import Segment, Volume
-from P2SAMSlicerLib.volume_file import read_volume, write_volume
-
-PRIOR_CT, PRIOR_SEGMENTATION = "prior_ct.nii.gz", "prior_seg.nii.gz"
-FOLLOWUP_CT, FOLLOWUP_SEGMENTATION = "followup_ct.nii.gz", "followup_seg.nii.gz"
-RECORD_NAME = "case.json"
-FILE_NAMES = (PRIOR_CT, PRIOR_SEGMENTATION, FOLLOWUP_CT, FOLLOWUP_SEGMENTATION, RECORD_NAME)
-
-STATEMENT = "A simulated second visit, not a scan of a patient."
+from P2SAMSlicerLib.volume_file import read_volume
 
 DESCRIPTION = """\
 Makes a second visit out of a CT and a contour: a set-up error, a smooth
@@ -65,9 +50,6 @@ A copy of a large tumour takes the largest inner part of it for which there is r
 
 A simulated visit is no second scan of the patient: figures from it say how the
 program deals with these effects, and nothing about a clinic."""
-
-#: Room for both CTs, which noise keeps from being compressed well, in bytes a voxel of the prior and case.
-BYTES_PER_VOXEL = 8
 
 
 def add_command(commands: Commands) -> None:
@@ -175,7 +157,10 @@ def run(arguments: argparse.Namespace) -> int:
             visit = simulate_followup(prior.ct, prior.mask, case.options, prior.others)
         except InputError as error:
             raise InputError(f"{case.name}: {error}" if case.name else str(error)) from error
-        record = _record(arguments, segment.name, prior, visit, case.options)
+        told = {"source": arguments.source, "site": arguments.site, "ct": arguments.ct.name}
+        told |= {"segmentation": arguments.seg.name, "segment": segment.name}
+        lesion, diameter = arguments.lesion, arguments.diameter_mm
+        record = case_record(prior, visit, case.options, lesion=lesion, diameter_mm=diameter, told=told)
         write_case(case.folder, prior, visit, record)
         _print(case.folder, record)
     print(STATEMENT)
@@ -232,41 +217,6 @@ def _segment(path: Path, name: str | None, ct: Volume) -> tuple[Segment, list[st
         )
     segments, warnings = segments_on_grid(segmentation, None if name is None else [name], ct.grid)
     return segments[0], warnings
-
-
-def _record(
-    arguments: argparse.Namespace, segment: str, prior: SimulatedPrior, visit: SimulatedVisit, options: SimulationOptions
-) -> dict[str, Any]:
-    """What case.json holds: what was asked for, what was drawn, and what came out."""
-    return {
-        "format": "P2SAMSlicer simulated case",
-        "format_version": 2,
-        "program": f"P2SAMSlicer {__version__}",
-        "statement": STATEMENT,
-        "source": arguments.source,
-        "site": arguments.site,
-        "ct": arguments.ct.name,
-        "segmentation": arguments.seg.name,
-        "segment": segment,
-        "lesion": arguments.lesion,
-        "lesion_details": prior.details,
-        "fill_held_out": options.fill in HELD_OUT_FILLS,
-        **visit.record,
-        "options": {**asdict(options), "lesion": arguments.lesion, "diameter_mm": arguments.diameter_mm},
-    }
-
-
-def write_case(out: Path, prior: SimulatedPrior, visit: SimulatedVisit, record: dict[str, Any]) -> None:
-    """Write a simulated case: all files or none.
-
-    :raises OutputError: no space, no permission.
-    """
-    with atomic_folder(out) as stage:
-        write_volume(prior.ct, stage / PRIOR_CT)
-        write_volume(Volume(prior.mask, prior.ct.grid, "prior_seg"), stage / PRIOR_SEGMENTATION)
-        write_volume(visit.followup, stage / FOLLOWUP_CT)
-        write_volume(Volume(visit.mask, visit.followup.grid, "followup_seg"), stage / FOLLOWUP_SEGMENTATION)
-        write_json(stage / RECORD_NAME, record)
 
 
 def _print(folder: Path, record: dict[str, Any]) -> None:

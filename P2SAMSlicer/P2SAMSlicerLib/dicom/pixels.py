@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from P2SAMSlicerLib.dicom.codestream import stated_size
 from P2SAMSlicerLib.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,9 +23,10 @@ PADDING_HU = -1024
 TISSUE_HU = (-900.0, 3071.0)
 
 
-def rescale(header: Dataset, path: Path, name: str) -> tuple[float, float]:
+def rescale(header: Dataset, path: Path, name: str, called: str | None = None) -> tuple[float, float]:
     """RescaleSlope and RescaleIntercept, 1 and 0 where absent.
 
+    :param called: the slice's name in messages; the file's if None.
     :raises InputError: no numbers, or a slope of zero.
     """
     try:
@@ -31,7 +34,7 @@ def rescale(header: Dataset, path: Path, name: str) -> tuple[float, float]:
     except Exception:  # text that is no number, which the parser only notices here
         slope = intercept = math.nan
     if not (math.isfinite(slope) and math.isfinite(intercept)) or slope == 0:
-        raise InputError(f"{name}: {path.name} has no usable rescale slope and intercept")
+        raise InputError(f"{name}: {called or path.name} has no usable rescale slope and intercept")
     return slope, intercept
 
 
@@ -42,7 +45,12 @@ def has_padding_inside_tissue(header: Dataset, slope: float, intercept: float) -
 
 
 def hounsfield_slice(
-    dataset: Dataset, path: Path, scale: tuple[float, float], shape: tuple[int, ...], name: str
+    dataset: Dataset,
+    path: Path,
+    scale: tuple[float, float],
+    shape: tuple[int, ...],
+    name: str,
+    called: str | None = None,
 ) -> NDArray[Any]:
     """HU ``(y, x)`` of one slice; padding becomes :data:`PADDING_HU`.
 
@@ -50,17 +58,43 @@ def hounsfield_slice(
     :param path: the file, for messages and for the second decoder.
     :param scale: slope and intercept of this slice.
     :param shape: rows and columns.
-    :param name: the folder, for messages.
+    :param name: the folder or series, for messages.
+    :param called: the slice's name in messages; the file's if None.
     :raises InputError: pixel data absent, damaged, in colour, or in a transfer syntax that no decoder knows.
     """
+    (values,) = hounsfield_frames(dataset, path, [scale], shape, name, called)
+    return values
+
+
+def hounsfield_frames(
+    dataset: Dataset,
+    path: Path,
+    scales: Sequence[tuple[float, float]],
+    shape: tuple[int, ...],
+    name: str,
+    called: str | None = None,
+) -> Iterator[NDArray[Any]]:
+    """HU ``(y, x)`` of all frames of an object in stored order; see :func:`hounsfield_slice`.
+
+    :param scales: slope and intercept of each frame.
+    """
+    named = f"{name}: {called or path.name}"
     if "PixelData" not in dataset:
-        raise InputError(f"{name}: {path.name} has no pixel data")
+        raise InputError(f"{named} has no pixel data")
     if dataset.get("SamplesPerPixel", 1) != 1:
-        raise InputError(f"{name}: {path.name} is a colour image, not a CT slice")
+        raise InputError(f"{named} is a colour image, not a CT slice")
+    count = 0
+    for stored in _decode(dataset, path, scales, shape, named):
+        if stored.shape != shape or count == len(scales):
+            raise InputError(f"{named} has pixel data of another size than its header says")
+        yield _to_hounsfield(stored, dataset, scales[count])
+        count += 1
+    if count < len(scales):
+        raise InputError(f"{named} has pixel data of another size than its header says")
+
+
+def _to_hounsfield(stored: NDArray[Any], dataset: Dataset, scale: tuple[float, float]) -> NDArray[Any]:
     slope, intercept = scale
-    stored = _decode(dataset, path, scale, name)
-    if stored.shape != shape:
-        raise InputError(f"{name}: {path.name} has pixel data of another size than its header says")
     whole = slope.is_integer() and intercept.is_integer()
     values: NDArray[Any] = stored.astype(np.int32 if whole else np.float64)
     values = values * (int(slope) if whole else slope) + (int(intercept) if whole else intercept)
@@ -73,8 +107,10 @@ def hounsfield_slice(
     return values
 
 
-def _decode(dataset: Dataset, path: Path, scale: tuple[float, float], name: str) -> NDArray[Any]:
-    """Stored values ``(y, x)``."""
+def _decode(
+    dataset: Dataset, path: Path, scales: Sequence[tuple[float, float]], shape: tuple[int, ...], named: str
+) -> Iterator[NDArray[Any]]:
+    """Stored values ``(y, x)`` of each frame."""
     from pydicom.pixels.decoders.base import get_decoder
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
@@ -84,23 +120,38 @@ def _decode(dataset: Dataset, path: Path, scale: tuple[float, float], name: str)
         syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
         dataset.file_meta.TransferSyntaxUID = syntax
     try:
-        if syntax.is_compressed and not dataset["PixelData"].is_undefined_length:
-            raise ValueError("said to be compressed, but not so: what the values are is anybody's guess")
-        if syntax.is_compressed and not get_decoder(syntax).is_available:
-            return _decode_with_gdcm(path, scale)
-        return np.asarray(dataset.pixel_array)
+        if syntax.is_compressed:
+            _check_compressed(dataset, len(scales), shape)
+            if not get_decoder(syntax).is_available:
+                yield from _decode_with_gdcm(path, scales)
+                return
+        for values, _ in get_decoder(syntax).iter_array(dataset):
+            yield np.asarray(values)
     except Exception as error:  # decoders fail in many ways
-        raise InputError(f"{name}: {path.name} has pixel data that cannot be decoded ({syntax.name})") from error
+        raise InputError(f"{named} has pixel data that cannot be decoded ({syntax.name})") from error
 
 
-def _decode_with_gdcm(path: Path, scale: tuple[float, float]) -> NDArray[Any]:
+def _check_compressed(dataset: Dataset, frames: int, shape: tuple[int, ...]) -> None:
+    """:raises ValueError: the values are not compressed at all, or would unpack to images of another size."""
+    from pydicom.encaps import generate_frames
+
+    if not dataset["PixelData"].is_undefined_length:
+        raise ValueError("said to be compressed, but not so: what the values are is anybody's guess")
+    for data in generate_frames(dataset.PixelData, number_of_frames=frames):
+        if stated_size(data) not in (None, shape):
+            raise ValueError("the compressed image is of another size than the header says")
+
+
+def _decode_with_gdcm(path: Path, scales: Sequence[tuple[float, float]]) -> Iterator[NDArray[Any]]:
     """Stored values by way of the decoders in SimpleITK, which knows lossless JPEG where pydicom needs more packages."""
     import SimpleITK
 
-    values = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path), imageIO="GDCMImageIO"))[0]
-    # That reader has applied the rescale already.
-    stored: NDArray[Any] = np.rint((values.astype(np.float64) - scale[1]) / scale[0]).astype(np.int64)
-    return stored
+    if len(set(scales)) > 1:
+        raise ValueError("that reader applies one rescale to all frames")
+    slope, intercept = scales[0]
+    for values in SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path), imageIO="GDCMImageIO")):
+        # That reader has applied the rescale already.
+        yield np.rint((values.astype(np.float64) - intercept) / slope).astype(np.int64)
 
 
 def _padding(header: Dataset) -> tuple[int, int] | None:

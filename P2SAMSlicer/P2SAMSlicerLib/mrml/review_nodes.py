@@ -85,7 +85,7 @@ def remember_drawn(node: Any, identifier: str) -> None:
     """Keep what the tool drew, to tell later whether a person changed it."""
     segment = _segment(node, identifier)
     mask = _mask(node, identifier)
-    put_tag(segment, DRAWN_TAG, _fingerprint(mask))
+    put_tag(segment, DRAWN_TAG, fingerprint(mask))
     put_tag(segment, DRAWN_VOLUME_TAG, f"{_volume_ml(node, mask):.4f}")
 
 
@@ -147,7 +147,7 @@ def decide(node: Any, identifier: str, decision: Decision, reviewer: str, slices
         if not mask.any():
             raise InputError(f"{segment.GetName()}: it is empty and cannot be accepted")
     # Who watches the segment sees every step: the decision comes last, when it is known of which contour it is.
-    put_tag(segment, DECIDED_TAG, _fingerprint(mask))
+    put_tag(segment, DECIDED_TAG, fingerprint(mask))
     put_tag(segment, VOLUME_TAG, f"{_volume_ml(node, mask):.4f}")
     put_tag(segment, REVIEWER_TAG, name)
     put_tag(segment, TIME_TAG, datetime.now(timezone.utc).isoformat(timespec="seconds"))
@@ -160,7 +160,7 @@ def decide(node: Any, identifier: str, decision: Decision, reviewer: str, slices
 def review_state(node: Any, identifier: str) -> ReviewState:
     """Where the review of a contour stands. A decision on another contour than the present one is taken back, for good."""
     segment = _segment(node, identifier)
-    now = _fingerprint(_mask(node, identifier))
+    now = fingerprint(_mask(node, identifier))
     drawn = tag_of(segment, DRAWN_TAG)
     decision = _decision(segment)
     if decision is not None and tag_of(segment, DECIDED_TAG) != now:
@@ -264,7 +264,8 @@ def _mask(node: Any, identifier: str) -> Any:
     return read_mask(node, identifier, _followup(node))
 
 
-def _fingerprint(mask: Any) -> str:
+def fingerprint(mask: Any) -> str:
+    """By which a contour is known again."""
     return hashlib.sha256(repr(mask.shape).encode() + np.packbits(mask).tobytes()).hexdigest()
 
 

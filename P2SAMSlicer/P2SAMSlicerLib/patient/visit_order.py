@@ -56,7 +56,9 @@ class PatientVisit:
 class VisitOrder:
     """Carry contours to one follow-up and write what came of it into a folder of its own.
 
-    :param references: contoured visits from which it is carried, one for each of them; several are combined.
+    :param references: contoured visits from which it is carried, the oldest first. For ``approved`` each structure is carried
+        from all that have it, and combined; for ``previous`` from the last that has it. Contours that an earlier order writes
+        need not be there: that visit is then passed over.
     :param followup: the visit to which the contours are carried; contours of its own are left alone.
     :param out: folder for this visit; it appears whole or not at all.
     :param segments: names of the structures; all if empty.

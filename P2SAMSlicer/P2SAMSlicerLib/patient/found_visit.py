@@ -1,0 +1,104 @@
+"""Visits as they are found, and their order in time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from itertools import pairwise
+
+from P2SAMSlicerLib.errors import InputError
+from P2SAMSlicerLib.patient.visit_order import ContourSource, CtSource, PatientVisit
+
+#: A date, and perhaps a time, in the name of a visit's folder.
+_DATE = re.compile(r"(?<!\d)(\d{4})-?(\d{2})-?(\d{2})(?:[T_ -]?(\d{2})[:-]?(\d{2})(?:[:-]?(\d{2}))?)?(?!\d)")
+
+
+@dataclass(frozen=True)
+class FoundVisit:
+    """One visit without its number.
+
+    :param acquired: ``YYYYMMDD`` or ``YYYYMMDDHHMMSS``, or None.
+    :param folder: name of the folder that holds it and no other visit; empty if there is none.
+    """
+
+    acquired: str | None
+    folder: str
+    ct: CtSource
+    contours: tuple[ContourSource, ...] = ()
+
+
+def in_order(found: Sequence[FoundVisit]) -> tuple[PatientVisit, ...]:
+    """The visits by date, or by their folders' names where there is no date.
+
+    :raises InputError: the order cannot be told.
+    """
+    visits = list(found)
+    if len(visits) > 1 and not all(visit.acquired for visit in visits):
+        visits = _by_folder(visits)
+    if all(visit.acquired for visit in visits):
+        visits.sort(key=lambda visit: visit.acquired or "")
+        _check_same_day(visits)
+    first = _day_of(visits[0].acquired) if visits else None
+    return tuple(_numbered(visit, number, first) for number, visit in enumerate(visits, start=1))
+
+
+def _numbered(visit: FoundVisit, number: int, first: date | None) -> PatientVisit:
+    own = _day_of(visit.acquired)
+    day = None if first is None or own is None else (own - first).days
+    return PatientVisit(number, f"visit_{number}", day, visit.acquired, visit.ct, visit.contours)
+
+
+def _by_folder(visits: Sequence[FoundVisit]) -> list[FoundVisit]:
+    """Visits of which some have no date: all by the dates in their folders' names, or all by these names."""
+    names = [visit.folder for visit in visits]
+    if not all(names) or len(set(names)) < len(names):
+        raise InputError(
+            "not every visit has a date, so their order cannot be told; put each visit into a folder of its own, called by its"
+            " date (YYYY-MM-DD) or so that the names' order is that of the visits"
+        )
+    dates = [date_in(name) for name in names]
+    if all(dates):
+        return [replace(visit, acquired=acquired) for visit, acquired in zip(visits, dates, strict=True)]
+    if any(dates) or any(visit.acquired for visit in visits):
+        raise InputError("some visits have a date and others none; call every visit's folder by its date (YYYY-MM-DD), or none")
+    return sorted(visits, key=lambda visit: natural_order(visit.folder))
+
+
+def _check_same_day(visits: Sequence[FoundVisit]) -> None:
+    for before, after in pairwise(visits):
+        times = [visit.acquired or "" for visit in (before, after)]
+        if times[0][:8] == times[1][:8] and (times[0] == times[1] or min(len(time) for time in times) < 14):
+            raise InputError(
+                "two visits have the same date, and no time tells which came first; leave only one of them, or put each into a"
+                " folder called by date and time (YYYY-MM-DD_HHMM)"
+            )
+
+
+def date_in(name: str) -> str | None:
+    """The date in a folder's name as ``YYYYMMDD``, with the time if it has one (``YYYYMMDDHHMMSS``); None without a date."""
+    for match in _DATE.finditer(name):
+        year, month, day, hour, minute, second = match.groups()
+        text = f"{year}{month}{day}"
+        if _day_of(text) is None:
+            continue
+        if hour is None:
+            return text
+        try:
+            return datetime.strptime(f"{text}{hour}{minute}{second or '00'}", "%Y%m%d%H%M%S").strftime("%Y%m%d%H%M%S")
+        except ValueError:
+            return text
+    return None
+
+
+def _day_of(acquired: str | None) -> date | None:
+    try:
+        return datetime.strptime((acquired or "")[:8], "%Y%m%d").date()
+    except ValueError:
+        return None
+
+
+def natural_order(name: str) -> list[tuple[int, str]]:
+    """A key that sorts ``visit 2`` before ``visit 10``."""
+    return [(int(part), "") if part.isdigit() else (-1, part.lower()) for part in re.split(r"(\d+)", name) if part]
