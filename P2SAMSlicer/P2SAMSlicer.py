@@ -476,7 +476,7 @@ class P2SAMSlicerTest(ScriptedLoadableModuleTest):
         from P2SAMSlicerLib.mrml.sample_visits import add_phantom_visits
         from P2SAMSlicerLib.options import PropagationOptions
 
-        prior, segmentation, followUp = add_phantom_visits()
+        prior, segmentation, followUp = add_phantom_visits(8.0)
         logic = P2SAMSlicerLogic()
         quick = PropagationOptions(registration="rigid", max_parts=1)
         try:
