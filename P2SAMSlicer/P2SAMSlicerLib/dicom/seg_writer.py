@@ -94,7 +94,7 @@ def _segmentation(
     places: Sequence[SlicePlace],
 ) -> Dataset:
     import highdicom
-    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+    from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
     used = np.flatnonzero(np.logical_or.reduce([each.mask.any(axis=(1, 2)) for each in contours]))
     slices = range(int(used[0]), int(used[-1]) + 1)
@@ -123,7 +123,7 @@ def _segmentation(
     by_stand_in = {str(each.SOPInstanceUID): places[z].stored for z, each in stand_ins.items()}
     _refer_to_slices(dataset, by_stand_in, reference)
     add_common(dataset, reference, contours, datetime.now().astimezone())
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.file_meta.MediaStorageSOPInstanceUID = UID(dataset.SOPInstanceUID)
     for item, contour in zip(dataset.SegmentSequence, contours, strict=True):
         item.SegmentDescription = text_value(" ".join([contour.description, *reference_warnings(reference)]), "ST")
     use_fitting_character_set(dataset, [each.description for each in contours])
