@@ -65,7 +65,7 @@ class Scheduled:
 @pytest.fixture
 def run(workers: Cluster) -> Callable[..., Scheduled]:
     """Runs a table of patients on the shared workers."""
-    from P2SAMSlicerLib.cohort.worker_plugin import RunPlugin
+    from P2SAMSlicerLib.cohort.worker_plugin import run_plugin
 
     def run_on(table: Path, *, resume: bool = False, **settings: Any) -> Scheduled:
         told = Scheduled(table.parent)
@@ -74,7 +74,7 @@ def run(workers: Cluster) -> Callable[..., Scheduled]:
         rows = read_manifest(table)
         orders = PrivateOrders(told.out)
         setup = TaskSetup(secrets.token_hex(16), orders.path, functions(told.folder / "notes"))
-        plugin = RunPlugin(setup)
+        plugin = run_plugin(setup)
         workers.client.register_plugin(plugin)
         cluster = replace(workers, client=Watched(workers.client, told), setup=setup)
         schedule = Schedule(

@@ -201,6 +201,12 @@ def test_whatever_is_imported_is_a_declared_dependency(folder: str, extras: tupl
         # The benchmark's peer, which the library does without where it is not installed.
         assert "itk-elastix" in {Requirement(line).name for line in project["optional-dependencies"]["test"]}
         del found["itk"]
+    if folder.endswith("Lib"):
+        # What only the cohort's folder imports, comes with an extra of its own, which Slicer never gets.
+        alone = set(imported_packages(ROOT / folder / "cohort"))
+        alone -= set(imported_packages(ROOT / folder, ROOT / folder / "cohort"))
+        extra = {canonicalize_name(Requirement(line).name) for line in project["optional-dependencies"]["cohort"]}
+        provided |= alone & {module for name in extra for module in modules_of(name)}
     if folder == "Testing":
         # The host of the GUI tests, which makes the modules that exist only in Slicer, and the module that it loads.
         provided |= {"host", "qt", "ctk", "SampleData", "PyTorchUtils", "P2SAMSlicer"}

@@ -110,7 +110,7 @@ def remote_cluster(address: SchedulerAddress, setup: TaskSetup, device: str) -> 
     from distributed import Client
     from distributed.security import Security
 
-    from P2SAMSlicerLib.cohort.worker_plugin import RunPlugin
+    from P2SAMSlicerLib.cohort.worker_plugin import run_plugin
 
     address.check()
     quiet_logs()
@@ -129,7 +129,7 @@ def remote_cluster(address: SchedulerAddress, setup: TaskSetup, device: str) -> 
             f"--scheduler: no scheduler answers there within {CONNECT_SECONDS} s ({type(error).__name__}); is it running,"
             " and do address and certificates belong to it?"
         ) from error
-    plugin = RunPlugin(setup)
+    plugin = run_plugin(setup)
     try:
         count = _check_workers(client, setup)
         client.register_plugin(plugin)

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from distributed import WorkerPlugin
-
 from P2SAMSlicerLib.cohort.visit_task import TaskSetup, begin_run, end_run
 
 
-class RunPlugin(WorkerPlugin):
-    """Dask calls :meth:`setup` in each worker before its first task.
+def run_plugin(setup: TaskSetup) -> Any:
+    """A plugin that Dask sets up in each worker before its first task.
 
     :param setup: for the run.
     """
+    # Dask wants a class of its own kind, and is imported only where a cohort is run.
+    from distributed import WorkerPlugin
 
-    def __init__(self, setup: TaskSetup) -> None:
-        self._setup = setup
-        self.name = f"p2sam-{setup.run}"
+    class RunPlugin(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
+        name = f"p2sam-{setup.run}"
 
-    def setup(self, worker: Any) -> None:
-        """Take part in the run."""
-        del worker
-        begin_run(self._setup)
+        def setup(self, worker: Any) -> None:
+            del worker
+            begin_run(setup)
 
-    def teardown(self, worker: Any) -> None:
-        """Forget the run."""
-        del worker
-        end_run(self._setup.run)
+        def teardown(self, worker: Any) -> None:
+            del worker
+            end_run(setup.run)
+
+    return RunPlugin()
