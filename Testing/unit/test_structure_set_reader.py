@@ -159,7 +159,7 @@ def test_a_mask_comes_back_exactly_from_shuffled_outlines_on_any_grid(
     mask: BoolArray, matrix: NDArray[np.float64], order: list[int]
 ) -> None:
     direction = np.linalg.qr(matrix)[0]
-    grid = Grid(mask.shape, (0.9, 1.1, 2.5), (-300.0, 217.3, 1001.5), tuple(direction.ravel()))  # type: ignore[arg-type]
+    grid = Grid(mask.shape, (0.9, 1.1, 2.5), (-300.0, 217.3, 1001.5), tuple(direction.ravel()))
     contours = outlines_on(mask, grid)
     shuffled = [contours[index][:: 1 if index % 2 else -1] for index in order if index < len(contours)]
     shuffled += contours[len(order) :]
@@ -459,7 +459,8 @@ def test_missing_and_contradicting_elements_are_one_line(tmp_path: Path, element
 
 @pytest.mark.parametrize("absent", ["RTROIObservationsSequence", "ReferencedFrameOfReferenceSequence", "PatientID"])
 def test_what_is_not_needed_may_be_missing(tmp_path: Path, absent: str) -> None:
-    assert only(read(tmp_path, Roi("GTV", boxes(2.5, 8.5, [3])), **{absent: None})).sum() == 36
+    elements: dict[str, Any] = {absent: None}
+    assert only(read(tmp_path, Roi("GTV", boxes(2.5, 8.5, [3])), **elements)).sum() == 36
 
 
 def test_a_structure_set_that_names_no_frame_of_reference_is_a_warning(tmp_path: Path) -> None:
@@ -482,6 +483,16 @@ def test_a_cut_file_is_refused_or_gives_the_whole_mask(tmp_path: Path) -> None:
         else:
             np.testing.assert_array_equal(only(found), ball(PRIOR_GRID, 12.0))
     assert refused > 140
+
+
+def test_coordinates_of_an_unknown_kind_are_one_line(tmp_path: Path) -> None:
+    path = write(structure_set([Roi("GTV", [SQUARE])]), tmp_path / "rs.dcm")
+    content = path.read_bytes()
+    assert content.count(bytes.fromhex("06305000") + b"DS") == 1
+    path.write_bytes(content.replace(bytes.fromhex("06305000") + b"DS", bytes.fromhex("06305000") + b"D\0"))
+    with pytest.raises(InputError) as caught:
+        read_structure_set(path, GRID, reference(GRID))
+    one_line(str(caught.value))
 
 
 def test_a_deflated_file_is_read_and_a_zip_bomb_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
