@@ -30,6 +30,7 @@ from P2SAMSlicerLib.segmentation_file import read_segmentation, write_segmentati
 from P2SAMSlicerLib.structure_role import is_margin_or_organ
 from P2SAMSlicerLib.volume import BoolArray
 from P2SAMSlicerLib.volume_file import read_image
+from pydicom import Dataset
 from small_visits import PRIOR_GRID, ball
 from structure_sets import FRAME, NAME, PATIENT, SERIES, Roi, item, outlines_on, rectangle, reference, structure_set, write
 
@@ -485,14 +486,12 @@ def test_a_cut_file_is_refused_or_gives_the_whole_mask(tmp_path: Path) -> None:
     assert refused > 140
 
 
-def test_coordinates_of_an_unknown_kind_are_one_line(tmp_path: Path) -> None:
-    path = write(structure_set([Roi("GTV", [SQUARE])]), tmp_path / "rs.dcm")
-    content = path.read_bytes()
-    assert content.count(bytes.fromhex("06305000") + b"DS") == 1
-    path.write_bytes(content.replace(bytes.fromhex("06305000") + b"DS", bytes.fromhex("06305000") + b"D\0"))
-    with pytest.raises(InputError) as caught:
-        read_structure_set(path, GRID, reference(GRID))
-    one_line(str(caught.value))
+def test_whatever_the_parser_raises_on_coordinates_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_contour: Dataset) -> NDArray[np.float64]:
+        raise NotImplementedError(f"Unknown Value Representation in the data of {NAME}")
+
+    monkeypatch.setattr(structure_set_reader, "_points", fail)
+    assert "cannot be read (damaged" in refusal(tmp_path, Roi("GTV", boxes(2.5, 8.5, [3])))
 
 
 def test_a_deflated_file_is_read_and_a_zip_bomb_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
