@@ -128,6 +128,8 @@ def _settings(workers: LocalWorkers, *, quiet: bool) -> dict[str, Any]:
         "distributed.worker.http.routes": [],
         "distributed.worker.profile.enabled": False,
         "distributed.scheduler.active-memory-manager.start": False,
+        # What it keeps for somebody who looks into it later.
+        "distributed.admin.low-level-log-length": 100,
         # A registration may not answer for minutes; that a process has ended is noticed in any case.
         "distributed.scheduler.worker-ttl": None,
         "distributed.nanny.pre-spawn-environ": {"MALLOC_TRIM_THRESHOLD_": 65536, **threads},

@@ -9,7 +9,7 @@ from distributed import WorkerPlugin
 from P2SAMSlicerLib.cohort.visit_task import TaskSetup, begin_run, end_run
 
 
-class RunPlugin(WorkerPlugin):  # type: ignore[misc]
+class RunPlugin(WorkerPlugin):
     """Dask calls :meth:`setup` in each worker before its first task.
 
     :param setup: for the run.

@@ -25,8 +25,10 @@ from P2SAMSlicerLib.dicom.ct_reference import CtReference
 from P2SAMSlicerLib.dicom.drawn_on import DrawnOn, check_frame, check_origin, patient_of
 from P2SAMSlicerLib.dicom.packed_frames import packed_frames
 from P2SAMSlicerLib.dicom.read_contours import ReadContours, check_memory, unique_names, unknown_name
+from P2SAMSlicerLib.dicom.roi_names import DERIVED_SUFFIX
 from P2SAMSlicerLib.dicom.seg_grid import FramePlaces, place_frames
 from P2SAMSlicerLib.errors import InputError
+from P2SAMSlicerLib.result_files import COMPARISON_TAG
 from P2SAMSlicerLib.volume import BoolArray, Segment, Segmentation
 
 if TYPE_CHECKING:
@@ -147,6 +149,8 @@ def _described(header: Dataset) -> list[_Described]:
                 if (value := plain(text(item, keyword)))
             },
         )
+        if found[number].name.endswith(DERIVED_SUFFIX):
+            found[number].tags[COMPARISON_TAG] = "1"
     return list(found.values())
 
 

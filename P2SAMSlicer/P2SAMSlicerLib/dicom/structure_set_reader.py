@@ -18,8 +18,10 @@ from P2SAMSlicerLib.dicom.ct_reference import CtReference
 from P2SAMSlicerLib.dicom.drawn_on import DrawnOn, check_frame, check_origin, patient_of
 from P2SAMSlicerLib.dicom.polygon_mask import work
 from P2SAMSlicerLib.dicom.read_contours import ReadContours, check_memory, unique_names, unknown_name
+from P2SAMSlicerLib.dicom.roi_names import DERIVED_SUFFIX
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.geometry import Grid
+from P2SAMSlicerLib.result_files import COMPARISON_TAG
 from P2SAMSlicerLib.structure_role import INTERPRETED_TYPE_TAG
 from P2SAMSlicerLib.volume import Segment, Segmentation
 
@@ -114,6 +116,8 @@ def _structures(header: Dataset) -> list[_Structure]:
             raise InputError(f"{WHAT}: two structures have the same number, so that their contours cannot be told apart")
         name = text(roi, "ROIName") or f"ROI {number}"
         found[number] = _Structure(name, number, text(roi, "ReferencedFrameOfReferenceUID") or usual)
+        if name.endswith(DERIVED_SUFFIX):
+            found[number].tags[COMPARISON_TAG] = "1"
         if algorithm := plain(text(roi, "ROIGenerationAlgorithm")):
             found[number].tags["DICOM.ROIGenerationAlgorithm"] = algorithm
     for each in items(header, "RTROIObservationsSequence"):
