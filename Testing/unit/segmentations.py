@@ -22,7 +22,7 @@ MASS = Code("4147007", "SCT", "Mass")
 
 def ct_slices(grid: Grid) -> list[Dataset]:
     """Headers of the CT slices that :func:`structure_sets.reference` stands for."""
-    slices = []
+    slices: list[Dataset] = []
     for k in range(grid.shape[0]):
         meta = FileMetaDataset()
         meta.TransferSyntaxUID = ExplicitVRLittleEndian

@@ -32,7 +32,8 @@ def winds_twice(polygon: Polygon) -> bool:
 
 def star(radii: NDArray[np.float64], centre: tuple[float, float] = (0.0, 0.0)) -> Polygon:
     angles = np.linspace(0, 2 * np.pi, len(radii), endpoint=False)
-    return np.array(centre) + radii[:, None] * np.column_stack([np.cos(angles), np.sin(angles)])
+    outline: Polygon = np.array(centre) + radii[:, None] * np.column_stack([np.cos(angles), np.sin(angles)])
+    return outline
 
 
 @settings(max_examples=60)
@@ -86,7 +87,7 @@ def test_the_rasterised_area_converges_to_the_polygons(radii: NDArray[np.float64
 def test_it_agrees_with_another_library_where_no_centre_lies_on_an_edge(radii: NDArray[np.float64], x: float, y: float) -> None:
     from matplotlib.path import Path as Outline
 
-    outline = star(radii, (x + 1e-3 * np.pi, y + 1e-3 * np.e))
+    outline = star(radii, (x + 1e-3 * np.pi, y + 2.718e-3))
     rows, columns = np.mgrid[: SHAPE[0], : SHAPE[1]]
     centres = np.column_stack([columns.ravel(), rows.ravel()]).astype(float)
     theirs = Outline(np.vstack([outline, outline[:1]]), closed=True).contains_points(centres).reshape(SHAPE)

@@ -91,8 +91,9 @@ def read_structure_set(
         warnings += _origin(header, structures, reference, trust_geometry=trust_geometry)
         wanted = _wanted(structures, names, warnings)
         check_memory(len(wanted), grid, WHAT)
-        segments = _segments(wanted, grid, reference, names, warnings, trust_geometry=trust_geometry)
-    return ReadContours(Segmentation(grid, tuple(segments), WHAT), tuple(dict.fromkeys(warnings)))
+        # All of them here and now: they are parsed on the way, and damaged ones make the parser fail.
+        segments = tuple(_segments(wanted, grid, reference, names, warnings, trust_geometry=trust_geometry))
+    return ReadContours(Segmentation(grid, segments, WHAT), tuple(dict.fromkeys(warnings)))
 
 
 def _structures(header: Dataset) -> list[_Structure]:
