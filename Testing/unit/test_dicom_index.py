@@ -366,7 +366,9 @@ def test_a_hostile_file_ends_soon_and_harms_no_other(
     tmp_path: Path, make: Callable[[], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A fraction of the bounds, so that reaching them is quick here, too.
-    monkeypatch.setattr(header.ReadBudget.__init__, "__defaults__", (header.MOST_READS // 50,))
+    monkeypatch.setattr(
+        header.ReadBudget.__init__, "__defaults__", (header.MOST_READS // 50, header.MOST_ITEMS, header.MOST_EMPTY)
+    )
     monkeypatch.setattr(header, "MOST_HEADER_BYTES", header.MOST_HEADER_BYTES // 50)
     folder = save(tmp_path / "s", make_series(count=3))
     (folder / "000.dcm").write_bytes(make())

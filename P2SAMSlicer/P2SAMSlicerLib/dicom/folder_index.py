@@ -71,6 +71,9 @@ _CONTOURS = (SeriesKind.STRUCTURE_SET, SeriesKind.SEGMENTATION)
 
 _Key = tuple[SeriesKind, str | None, str, str, str, str]
 
+#: What two files share only if one is a copy of the other: patient, instance and position.
+_Image = tuple[str, str, tuple[float, ...]]
+
 
 @dataclass
 class _Series:
@@ -99,7 +102,7 @@ def index_folder(folder: Path | str, progress: Progress = silent) -> DicomIndex:
     folder = Path(folder)
     left_aside: Counter[str] = Counter()
     found: dict[_Key, _Series] = {}
-    images: dict[tuple[str, tuple[float, ...]], tuple[_Series, int, int]] = {}
+    images: dict[_Image, tuple[_Series, int, int]] = {}
     try:
         if not folder.is_dir():
             raise InputError("the DICOM folder is not there, or is no folder")
@@ -117,10 +120,10 @@ def index_folder(folder: Path | str, progress: Progress = silent) -> DicomIndex:
     return DicomIndex(_finished(found), dict(sorted(left_aside.items())))
 
 
-def _take(path: Path, found: dict[_Key, _Series], images: dict[tuple[str, tuple[float, ...]], tuple[_Series, int, int]]) -> str:
+def _take(path: Path, found: dict[_Key, _Series], images: dict[_Image, tuple[_Series, int, int]]) -> str:
     """Put one file where it belongs.
 
-    :param images: by instance and position: series, place within it and size in bytes.
+    :param images: by what tells copies: series, place within it and size in bytes.
     :returns: why it is left aside, or nothing.
     """
     try:
@@ -146,15 +149,16 @@ def _take(path: Path, found: dict[_Key, _Series], images: dict[tuple[str, tuple[
         position,
         tuple(sys.intern(text(header, tag)) for tag in SPLITTING_TAGS),
     )
-    if (instance, position) in images:
+    image = (text(header, "PatientID"), instance, position)
+    if image in images:
         # A cut copy never stands for the whole one.
-        series, place, known_size = images[instance, position]
+        series, place, known_size = images[image]
         if size > known_size:
             series.files[place] = file
-            images[instance, position] = (series, place, size)
+            images[image] = (series, place, size)
         return COPY
     series = _series_of(header, path, found, position)
-    images[instance, position] = (series, len(series.files), size)
+    images[image] = (series, len(series.files), size)
     series.files.append(file)
     phase = _stated_phase(header)
     if phase is not None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from P2SAMSlicerLib.dicom.codestream import stated_size
-from P2SAMSlicerLib.dicom.header import number
+from P2SAMSlicerLib.dicom.header import number, text
 from P2SAMSlicerLib.errors import InputError
 
 if TYPE_CHECKING:
@@ -113,10 +113,11 @@ def _decode(
 ) -> Iterator[NDArray[Any]]:
     """Stored values ``(y, x)`` of each frame."""
     from pydicom.pixels.decoders.base import get_decoder
-    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+    from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-    syntax = dataset.file_meta.get("TransferSyntaxUID")
-    if syntax is None:  # a file without preamble: the parser found the encoding by itself
+    # In a damaged file it may be anything.
+    syntax = UID(text(dataset.file_meta, "TransferSyntaxUID"))
+    if not syntax:  # a file without preamble: the parser found the encoding by itself
         implicit, little = dataset.original_encoding
         syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
         dataset.file_meta.TransferSyntaxUID = syntax

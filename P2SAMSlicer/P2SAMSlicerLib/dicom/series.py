@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 #: Objects that planning systems keep beside the slices; they are no images of the series and are left aside.
 BESIDE_MODALITIES = frozenset({"RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD", "RTIMAGE", "REG", "SEG", "SR", "KO", "PR", "DOC"})
 
+#: An empty slice of 512 x 512 voxels is compressed to a hundred bytes, beside a header of a thousand.
+MOST_VOXELS_A_BYTE = 5000
+
 #: What a file may hold beside its pixels.
 _BESIDE_PIXELS_BYTES = 256 * 2**20
 
@@ -201,7 +204,7 @@ def _hounsfield(stack: SliceStack, name: str, notes: list[str]) -> NDArray[Any]:
     slices = stack.slices
     scales = [rescale(each.header, each.path, name, each.called) for each in slices]
     whole = all(float(value).is_integer() for scale in scales for value in scale)
-    array: NDArray[Any] = np.empty((len(slices), *stack.size), dtype=np.int32 if whole else np.float32)
+    array = _room(stack, np.dtype(np.int32 if whole else np.float32), name)
     if any("RescaleSlope" not in each.header or "RescaleIntercept" not in each.header for each in slices):
         notes.append("the header has no rescale slope or intercept; the stored values were taken as Hounsfield units")
     if text(slices[0].header, "RescaleType") not in ("", "HU"):
@@ -218,6 +221,24 @@ def _hounsfield(stack: SliceStack, name: str, notes: list[str]) -> NDArray[Any]:
     if whole and array.min() >= np.iinfo(np.int16).min and array.max() <= np.iinfo(np.int16).max:
         return array.astype(np.int16)
     return array
+
+
+def _room(stack: SliceStack, dtype: np.dtype[Any], name: str) -> NDArray[Any]:
+    """An array for all slices as they are stored.
+
+    :raises InputError: the header says that there are more voxels than the files can hold, or than memory can.
+    """
+    shape = (len(stack.slices), *stack.size)
+    try:
+        stored = sum(path.stat().st_size for path in {each.path for each in stack.slices})
+    except OSError as error:
+        raise InputError(f"{name}: a file cannot be read ({(error.strerror or 'unknown reason').lower()})") from None
+    if float(shape[0]) * shape[1] * shape[2] > MOST_VOXELS_A_BYTE * stored:
+        raise InputError(f"{name}: its header says that there are more voxels than its files can hold")
+    try:
+        return np.empty(shape, dtype=dtype)
+    except MemoryError:
+        raise InputError(f"{name}: too large for this computer's memory") from None
 
 
 def _fill(
