@@ -6,6 +6,7 @@ was there must be whole then, and the next run must complete.
 
 from __future__ import annotations
 
+import csv
 import errno
 import os
 import shutil
@@ -17,9 +18,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow.parquet
 import pydicom
 import pytest
 from P2SAMSlicerLib.atomic_file import TEMPORARY_PREFIX
+from P2SAMSlicerLib.cohort.cohort_report import write_cohort_report
+from P2SAMSlicerLib.cohort.results_table import ResultRow, write_results
 from P2SAMSlicerLib.dicom.ct_reference import CtReference
 from P2SAMSlicerLib.dicom.ct_writer import write_ct_series
 from P2SAMSlicerLib.dicom.export_contours import ExportContour
@@ -104,9 +108,12 @@ def killed_before(step: int, work: Callable[[], object]) -> bool:
     child = os.fork()
     if child:
         status = os.waitpid(child, 0)[1]
-        assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, "the work itself failed"
-        return os.WIFSIGNALED(status)
+        killed = os.WIFSIGNALED(status)
+        assert not killed or os.WTERMSIG(status) == signal.SIGKILL, "it hung"
+        assert killed or os.WEXITSTATUS(status) == 0, "the work itself failed"
+        return killed
     try:
+        signal.alarm(120)
         left = step
         for name in STEPS:
             setattr(os, name, _killing(getattr(os, name), lambda: next_step()))
@@ -219,7 +226,7 @@ def test_a_process_that_is_killed_with_half_a_file_written_leaves_none(
             os.truncate(target, Path(target).stat().st_size // 2)
             os.kill(os.getpid(), signal.SIGKILL)
 
-        pydicom.dataset.Dataset.save_as = save  # type: ignore[method-assign]
+        pydicom.dataset.Dataset.save_as = save  # type: ignore[assignment, method-assign]
         write(tmp_path / "contours.dcm", CONTOURS, GRID, reference)
 
     assert killed_before(1000, half)
@@ -256,7 +263,7 @@ def carry(patient: Path, *, overwrite: bool = False, **settings: Any) -> Patient
         PatientSettings(**settings),
         patient.parent / "out",
         overwrite=overwrite,
-        model_of=lambda _order: SimpleNamespace(device="cpu"),  # type: ignore[arg-type, return-value]
+        model_of=lambda _order: SimpleNamespace(device="cpu"),
     )
 
 
@@ -363,3 +370,49 @@ def test_results_that_cannot_be_written_at_all_are_refused_before_any_work(
         carry(patient)
     assert engine.calls == []
     assert not (patient.parent / "out").exists()
+
+
+# ------------------------------------------------------------------------------------------------------------------ cohort
+def write_cohort(out: Path, patients: int) -> None:
+    rows = [
+        ResultRow(f"p{n:04d}", "visit_2", 7, "done", "GTV", "found", 0.5, reasons=f"reason {n}" * 3) for n in range(patients)
+    ]
+    write_results(out, rows, workers=2)
+    write_cohort_report(out, rows, {"Workers": "2"})
+
+
+def check_cohort(out: Path) -> None:
+    """Tables and page are whole, of whichever run."""
+    for path in out.glob("*.parquet"):
+        assert pyarrow.parquet.read_table(path).num_rows in (40, 60)
+    for path in out.glob("*.csv"):
+        with path.open(newline="", encoding="utf-8") as file:
+            assert len(list(csv.DictReader(file))) in (40, 60)
+    for path in out.glob("*.html"):
+        assert path.read_text(encoding="utf-8").rstrip().endswith("</html>")
+
+
+@needs_posix
+@pytest.mark.parametrize("size", [0, 500, 5000])
+def test_a_disk_that_fills_while_a_cohorts_results_are_written_leaves_whole_tables(tmp_path: Path, size: int) -> None:
+    with largest_file(size), pytest.raises(OutputError):
+        write_cohort(tmp_path, 40)
+    check_cohort(tmp_path)
+    write_cohort(tmp_path, 40)
+    before = sorted(seen(tmp_path))
+    assert len(before) == 3
+    with largest_file(size), pytest.raises(OutputError):
+        write_cohort(tmp_path, 60)
+    check_cohort(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+@needs_posix
+def test_a_cohorts_tables_are_whole_at_whatever_step_the_run_is_killed(tmp_path: Path) -> None:
+    write_cohort(tmp_path, 40)
+    for step in range(100):
+        if not killed_before(step, lambda: write_cohort(tmp_path, 60)):
+            break
+        check_cohort(tmp_path)
+    assert 3 <= step < 99
+    assert len(seen(tmp_path)) == 3
