@@ -63,9 +63,10 @@ class Running:
 
     def end(self) -> None:
         """End whatever is left of it."""
-        for each in (*self.children(), self.process):
-            with suppress(psutil.Error, OSError):
-                each.kill()
+        for child in self.children():
+            with suppress(psutil.Error):
+                child.kill()
+        self.process.kill()
         self.process.wait()
 
 

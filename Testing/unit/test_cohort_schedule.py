@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import psutil
 import pytest
 from cohort_stand_ins import functions, planner_for, record_failure, write_patients
@@ -97,7 +96,8 @@ class Watched:
     """Dask's client, with a look at what is given to it."""
 
     def __init__(self, client: Any, told: Scheduled) -> None:
-        self._client, self._told, self._open = client, told, []
+        self._client, self._told = client, told
+        self._open: list[Any] = []
 
     def submit(self, *arguments: Any, **options: Any) -> Any:
         files = list((self._told.out / ".orders").iterdir())
@@ -105,7 +105,7 @@ class Watched:
         self._told.modes.add(stat.S_IMODE((self._told.out / ".orders").stat().st_mode))
         self._told.submitted.append((arguments, options))
         future = self._client.submit(*arguments, **options)
-        self._open: list[Any] = [each for each in self._open if each.status == "pending"] + [future]
+        self._open = [each for each in self._open if each.status == "pending"] + [future]
         self._told.most_in_flight = max(self._told.most_in_flight, len(self._open))
         return future
 
@@ -135,10 +135,12 @@ def test_every_visit_is_carried_once_with_a_model_that_is_loaded_once_a_worker(
 
 
 def test_tasks_carry_no_identity_and_their_orders_are_for_the_user_alone(run: Callable[..., Scheduled], tmp_path: Path) -> None:
+    from distributed.protocol import pickle
+
     done = run(write_patients(tmp_path, 2))
     assert len(done.submitted) == 4
     for each in done.submitted:
-        carried = cloudpickle.dumps(each)
+        carried = pickle.dumps(each)
         for secret in (b"Doe", b"Jane", b"MRN", str(tmp_path).encode(), b"p0001", b"visit_2"):
             assert secret not in carried
     for event in done.events:

@@ -7,23 +7,23 @@ from typing import Any
 from P2SAMSlicerLib.cohort.visit_task import TaskSetup, begin_run, end_run
 
 
-def run_plugin(setup: TaskSetup) -> Any:
-    """A plugin that Dask sets up in each worker before its first task.
+def run_plugin(run_setup: TaskSetup) -> Any:
+    """A plugin for Dask, which calls its ``setup`` in each worker before the worker's first task.
 
-    :param setup: for the run.
+    :param run_setup: for the run.
     """
-    # Dask wants a class of its own kind, and is imported only where a cohort is run.
+    # Dask has to be there for the class, and is an optional part.
     from distributed import WorkerPlugin
 
-    class RunPlugin(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
-        name = f"p2sam-{setup.run}"
+    class RunPlugin(WorkerPlugin):  # type: ignore[misc]
+        name = f"p2sam-{run_setup.run}"
 
         def setup(self, worker: Any) -> None:
             del worker
-            begin_run(setup)
+            begin_run(run_setup)
 
         def teardown(self, worker: Any) -> None:
             del worker
-            end_run(setup.run)
+            end_run(run_setup.run)
 
     return RunPlugin()

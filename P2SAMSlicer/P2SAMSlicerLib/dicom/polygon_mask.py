@@ -88,7 +88,8 @@ def work(polygon: Polygon, shape: tuple[int, int]) -> int:
         return 0
     _, _, first, past, _ = _edges(polygon, 0, shape[0])
     rows, columns = box
-    return _CROSSING * int((past - first).sum()) + int((rows.stop - rows.start) * (columns.stop - columns.start))
+    crossings = int((past - first).sum())
+    return int(_CROSSING * crossings + (rows.stop - rows.start) * (columns.stop - columns.start))
 
 
 def area(polygon: Polygon) -> float:
