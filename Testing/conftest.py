@@ -6,6 +6,7 @@ import ipaddress
 import os
 import shutil
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,29 +32,36 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 #: process of tests without work.
 LONGEST = (
     "test_engine_on_visits.py",
-    "test_module_real_worker.py",
-    "test_worker_client.py",
+    "test_adaptation_training.py",
+    "test_propagation.py",
     "test_propagation_geometry.py",
-    "test_prompt_update.py",
-    "test_worker_runs.py",
-    "test_worker_streams.py",
+    "test_module_real_worker.py",
+    "test_benchmark_methods.py",
+    "test_propagation_record.py",
+    "test_model_default.py",
+    "test_worker_client.py",
     "test_cli_cohort.py",
     "test_cohort_resume.py",
-    "test_propagation.py",
+    "test_simulation.py",
+    "test_registration_quality.py",
+    "test_simulation_synthesis.py",
+    "test_registration.py",
+    "test_authors_loop.py",
+    "test_model_loading.py",
+    "test_cbct_scale.py",
+    "test_cli.py",
+    "test_model_authors_checkpoint.py",
+    "test_model_lite_medsam.py",
+    "test_host_strictness.py",
+    "test_simulation_lesion.py",
+    "test_worker_runs.py",
+    "test_cli_adapt.py",
     "test_module_review.py",
     "test_module_strictness.py",
-    "test_adaptation_training.py",
-    "test_propagation_record.py",
-    "test_registration_quality.py",
-    "test_benchmark_methods.py",
-    "test_registration.py",
-    "test_simulation.py",
-    "test_cbct_scale.py",
+    "test_worker_streams.py",
+    "test_packages.py",
     "test_packaging.py",
-    "test_simulation_synthesis.py",
     "test_paper_visit.py",
-    "test_segmentation.py",
-    "test_authors_loop.py",
 )
 
 
@@ -170,7 +178,8 @@ def tool() -> Callable[[str], str]:
     ``REQUIRE_TOOLS=1``, as in CI, which installs these programs."""
 
     def find(name: str) -> str:
-        found = shutil.which(name)
+        # Some come with a Python package, and lie beside the interpreter.
+        found = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
         if found is None:
             message = f"the program {name} is not installed"
             if os.environ.get("REQUIRE_TOOLS") == "1":

@@ -12,6 +12,10 @@ import re
 class P2SAMError(Exception):
     """Base of every error that P2SAMSlicer raises on purpose."""
 
+    def __str__(self) -> str:
+        """One line, whatever letters the names of files and structures in it have: a line's end, or a terminal's commands."""
+        return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in super().__str__())
+
 
 class InputError(P2SAMError, ValueError):
     """What the user gave cannot be used: a file, a segment name, an option. Exit status 2."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
@@ -99,7 +101,10 @@ def pin_installed(file: Path) -> None:
     """
     pinned: dict[str, str] = {}
     for distribution in metadata.distributions():
-        name, version = distribution.metadata["Name"], distribution.version
+        try:
+            name, version = distribution.metadata["Name"], distribution.version
+        except KeyError:  # what importlib_metadata says in the place of None, where another package has imported it
+            continue
         if name and version and _VERSION.fullmatch(version):
             pinned.setdefault(re.sub("[-_.]+", "-", name).lower(), f"{name}=={version}")
     try:
@@ -116,19 +121,38 @@ def _missing(path: Path) -> Iterator[str]:
         if importlib.util.find_spec("packaging") is None:
             yield from lines
             return
-        yield from (line for line in lines if not _installed(line))
+        folders = tuple(_folder_state(each) for each in sys.path)
+        yield from (line for line in lines if not _installed(line, folders))
     except (OSError, ValueError) as error:  # a line that is no requirement is a ValueError, as is a wrong encoding
         raise InputError(f"{path.name}: cannot be read ({type(error).__name__}); install the extension again") from error
 
 
-def _installed(line: str) -> bool:
+def _installed(line: str, folders: tuple[tuple[str, int], ...]) -> bool:
     from packaging.requirements import Requirement
 
     requirement = Requirement(line)
     if requirement.marker is not None and not requirement.marker.evaluate():
         return True
     try:
-        version = metadata.version(requirement.name)
+        version = _version(requirement.name, folders)
     except metadata.PackageNotFoundError:
         return False
     return requirement.specifier.contains(version, prereleases=True)
+
+
+@lru_cache(maxsize=256)
+def _version(name: str, _folders: tuple[tuple[str, int], ...]) -> str:
+    """The version of a package. Its record is read once until some package comes or goes: the panel asks for the versions of
+    all packages each time it is refreshed.
+
+    :raises metadata.PackageNotFoundError: it is not installed.
+    """
+    return metadata.version(name)
+
+
+def _folder_state(folder: str) -> tuple[str, int]:
+    """A folder of packages, and when something in it came or went last; 0 for one that is not there."""
+    try:
+        return folder, Path(folder).stat().st_mtime_ns
+    except OSError:
+        return folder, 0

@@ -38,6 +38,8 @@ class PanelUser:
         self.widget = widget
         if not self._real:
             widget.logic._client = self.worker
+            # It answers at once, and a person is not there to wait a tenth of a second for it.
+            widget.panel._run._timer.setInterval(10)
 
     @property
     def ui(self) -> Any:

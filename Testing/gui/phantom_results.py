@@ -20,12 +20,12 @@ PRIORITIES = {5: 0.10, 6: 0.80, 7: 0.20, 8: 0.90, 9: 0.15}
 POSITIVE, NEGATIVE, BOX = (24.0, 23.0), (30.0, 31.0), (20.0, 19.0, 28.0, 27.0)
 
 
-def add_visits(followups: int = 1) -> tuple[Any, Any, list[Any]]:
+def add_visits(followups: int = 1, slice_mm: float = 4.0) -> tuple[Any, Any, list[Any]]:
     """The phantom's prior, its segmentation, and so many follow-ups."""
     import slicer.util
     from P2SAMSlicerLib.mrml.sample_visits import add_phantom_visits
 
-    prior, segmentation, first = add_phantom_visits()
+    prior, segmentation, first = add_phantom_visits(slice_mm)
     nodes = [first]
     for number in range(2, followups + 1):
         copy = slicer.util.addVolumeFromArray(slicer.util.arrayFromVolume(first), name=f"Phantom follow-up CT {number}")

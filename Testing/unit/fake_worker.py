@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from P2SAMSlicerLib import propagation
@@ -80,6 +81,18 @@ class Unusual:
         return found(segments, followup)
 
 
+def load_model(*_arguments: Any, **_options: Any) -> Any:
+    """The model that answers from brightness."""
+    from stub_model import BrightnessModel
+
+    return BrightnessModel()
+
+
+def load_nothing(*_arguments: Any, **_options: Any) -> Any:
+    """No model, as nobody asks it; torch would take a second of each worker's start."""
+    return SimpleNamespace(device="cpu")
+
+
 def main(kind: str) -> int:
     if kind == "silent":
         time.sleep(600)
@@ -105,9 +118,8 @@ def main(kind: str) -> int:
         print("QFontDatabase: no fonts\n" * 1000, flush=True)
     from P2SAMSlicerLib import models
     from P2SAMSlicerLib.cli import main as command_line
-    from stub_model import BrightnessModel
 
-    models.load_model = lambda *_arguments, **_options: BrightnessModel()
+    models.load_model = load_model if kind == "engine" else load_nothing
     if kind != "engine":
         propagation.propagate = Unusual(kind)  # type: ignore[assignment]
     return command_line(["worker"])

@@ -125,8 +125,8 @@ def test_elastix_brings_a_shifted_contour_back_with_its_default_maps(monkeypatch
     assert [each["NumberOfResolutions"][0] for each in maps] == ["4", "4"]
     assert float(maps[1]["FinalGridSpacingInPhysicalUnits"][0]) == 12.0
     # The default maps take minutes whatever the size of the images.
-    usual.SetParameter("MaximumNumberOfIterations", "20")
-    usual.SetParameter("NumberOfSpatialSamples", "1000")
+    usual.SetParameter("MaximumNumberOfIterations", "12")
+    usual.SetParameter("NumberOfSpatialSamples", "500")
     monkeypatch.setattr(elastix, "settings", lambda: usual)
     monkeypatch.setattr(elastix, "_in_own_process", lambda work, *given: work(*given))
     prior, segment, moved = shifted_visit()

@@ -80,6 +80,22 @@ def test_what_pip_cannot_read_is_not_pinned_and_one_package_is_pinned_once(
     assert (tmp_path / "pins.txt").read_text().splitlines() == ["A.b_c==2.0", "dev==1.0.dev3", "local==2.5.1+cu121"]
 
 
+def test_a_record_without_a_version_is_passed_over_however_the_reader_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package importlib_metadata takes the place of Python's own reader when anything imports it."""
+
+    class Broken:
+        @property
+        def metadata(self) -> dict[str, str]:
+            raise KeyError("Metadata field Name not present")
+
+    real = list(metadata.distributions())
+    monkeypatch.setattr(metadata, "distributions", lambda: iter([Broken(), *real]))
+    pin_installed(tmp_path / "pins.txt")
+    assert f"numpy=={metadata.version('numpy')}" in (tmp_path / "pins.txt").read_text().splitlines()
+
+
 @given(st.tuples(st.integers(0, 99), st.integers(0, 9)), st.sampled_from(["", "a1", "rc2", ".post3", ".dev4", "b1.dev2", "-1"]))
 def test_every_usual_version_is_pinned(numbers: tuple[int, int], end: str) -> None:
     version = f"{numbers[0]}.{numbers[1]}{end}"

@@ -33,11 +33,14 @@ def carry(
 
 
 # -------------------------------------------------------------------------------------------------- the tumour changes
-@pytest.mark.parametrize(("change", "least"), [("shrink", 0.88), ("grow", 0.88), ("stable", 0.88)])
-def test_a_lesion_that_changed_is_followed_better_than_by_its_registered_contour(change: Any, least: float) -> None:
+# The usual number of parts once; three parts less take half of the time.
+@pytest.mark.parametrize(("change", "least", "parts"), [("shrink", 0.88, None), ("grow", 0.88, 2), ("stable", 0.88, 2)])
+def test_a_lesion_that_changed_is_followed_better_than_by_its_registered_contour(
+    change: Any, least: float, parts: int | None
+) -> None:
     prior, segment = prior_visit()
     followup, truth = followup_of(change)
-    result = carry(prior, segment.mask, followup, PropagationOptions(registration="rigid"))
+    result = carry(prior, segment.mask, followup, PropagationOptions(registration="rigid", max_parts=parts))
     check_result(result, followup.grid)
     assert result.mask is not None
     assert dice(result.mask, truth) > max(least, dice(result.registered_mask, truth) - 0.02)
@@ -57,7 +60,7 @@ def test_a_lesion_that_vanished_is_not_found_and_has_no_contour() -> None:
     prior, segment = prior_visit()
     followup, truth = followup_of("vanish")
     assert not truth.any()
-    result = carry(prior, segment.mask, followup, PropagationOptions(registration="rigid"))
+    result = carry(prior, segment.mask, followup, PropagationOptions(registration="rigid", max_parts=2))
     check_result(result, followup.grid)
     assert result.outcome is Outcome.NO_LESION
     assert result.registered_mask.any()

@@ -113,6 +113,7 @@ def test_storage_and_frame_do_not_change_a_voxel_of_the_contour(
     assert_same(result, expected("none"), followup_storage)
 
 
+@pytest.mark.long  # the next one begins with the same rigid registration
 def test_storage_and_frame_do_not_change_a_voxel_with_rigid_registration() -> None:
     result = carry_stored(AWKWARD[0], AWKWARD[2], (-12.0, 7.0, -4.0), (-260.0, 85.0, -720.0), "rigid")
     assert_same(result, expected("rigid"), AWKWARD[2])

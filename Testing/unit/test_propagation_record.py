@@ -51,7 +51,8 @@ def test_visits_that_were_registered_once_can_be_carried_in_both_modes() -> None
     paper = replace(STILL, mode="paper", negatives=(2,))
     visits = register_visits(prior, [segment], followup, STILL)
     for options in (STILL, paper):
-        once, again = propagate(model, prior, [segment], followup, options), carry_segments(model, visits, options)
+        once = usual_once() if options is STILL else propagate(model, prior, [segment], followup, options)
+        again = carry_segments(model, visits, options)
         assert (again.name, again.grid, again.notes) == (once.name, once.grid, once.notes)
         first, second = once.segments[0], again.segments[0]
         assert (first.outcome, first.reasons) == (second.outcome, second.reasons)
@@ -133,7 +134,8 @@ def test_progress_counts_up_in_every_stage_and_names_no_segment() -> None:
     events: list[ProgressEvent] = []
     prior, segment = prior_visit()
     named = replace(segment, name="DOE JANE")
-    propagate(BrightnessModel(), prior, [named], still(segment.mask), PropagationOptions(registration="rigid"), events.append)
+    options = PropagationOptions(registration="rigid", max_parts=1)
+    propagate(BrightnessModel(), prior, [named], still(segment.mask), options, events.append)
     stages = list(dict.fromkeys(event.stage for event in events))
     assert stages[0] == "registration"
     assert len(stages) >= 4

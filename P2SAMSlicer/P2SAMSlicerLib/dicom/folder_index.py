@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from P2SAMSlicerLib.dicom.folder_walk import files_below
 from P2SAMSlicerLib.dicom.header import (
     DICOM_SUFFIXES,
+    code,
     floats,
     is_localizer,
     looks_like_dicom,
@@ -70,6 +71,9 @@ _CONTOURS = (SeriesKind.STRUCTURE_SET, SeriesKind.SEGMENTATION)
 
 _Key = tuple[SeriesKind, str | None, str, str, str, str]
 
+#: What two files share only if one is a copy of the other: patient, instance and position.
+_Image = tuple[str, str, tuple[float, ...]]
+
 
 @dataclass
 class _Series:
@@ -98,7 +102,7 @@ def index_folder(folder: Path | str, progress: Progress = silent) -> DicomIndex:
     folder = Path(folder)
     left_aside: Counter[str] = Counter()
     found: dict[_Key, _Series] = {}
-    images: dict[tuple[str, tuple[float, ...]], tuple[_Series, int, int]] = {}
+    images: dict[_Image, tuple[_Series, int, int]] = {}
     try:
         if not folder.is_dir():
             raise InputError("the DICOM folder is not there, or is no folder")
@@ -116,10 +120,10 @@ def index_folder(folder: Path | str, progress: Progress = silent) -> DicomIndex:
     return DicomIndex(_finished(found), dict(sorted(left_aside.items())))
 
 
-def _take(path: Path, found: dict[_Key, _Series], images: dict[tuple[str, tuple[float, ...]], tuple[_Series, int, int]]) -> str:
+def _take(path: Path, found: dict[_Key, _Series], images: dict[_Image, tuple[_Series, int, int]]) -> str:
     """Put one file where it belongs.
 
-    :param images: by instance and position: series, place within it and size in bytes.
+    :param images: by what tells copies: series, place within it and size in bytes.
     :returns: why it is left aside, or nothing.
     """
     try:
@@ -145,15 +149,16 @@ def _take(path: Path, found: dict[_Key, _Series], images: dict[tuple[str, tuple[
         position,
         tuple(sys.intern(text(header, tag)) for tag in SPLITTING_TAGS),
     )
-    if (instance, position) in images:
+    image = (text(header, "PatientID"), instance, position)
+    if image in images:
         # A cut copy never stands for the whole one.
-        series, place, known_size = images[instance, position]
+        series, place, known_size = images[image]
         if size > known_size:
             series.files[place] = file
-            images[instance, position] = (series, place, size)
+            images[image] = (series, place, size)
         return COPY
     series = _series_of(header, path, found, position)
-    images[instance, position] = (series, len(series.files), size)
+    images[image] = (series, len(series.files), size)
     series.files.append(file)
     phase = _stated_phase(header)
     if phase is not None:
@@ -168,7 +173,7 @@ def _reason_against(path: Path, header: Dataset | None, sop_class: str, instance
         return DAMAGED if path.suffix.lower() in DICOM_SUFFIXES else NO_DICOM
     if sop_class == _DIRECTORY_CLASS or path.name.upper() == "DICOMDIR":
         return DIRECTORY
-    if not (sop_class and instance and text(header, "SeriesInstanceUID") and text(header, "Modality")):
+    if not (sop_class and instance and text(header, "SeriesInstanceUID") and code(header, "Modality")):
         promised = path.suffix.lower() in DICOM_SUFFIXES or bool(sop_class or instance or getattr(header, "preamble", None))
         return DAMAGED if promised else NO_DICOM
     kind = _kind(header)
@@ -183,7 +188,7 @@ def _kind(header: Dataset) -> SeriesKind:
         return SeriesKind.STRUCTURE_SET
     if sop_class in _SEGMENTATION_CLASSES:
         return SeriesKind.SEGMENTATION
-    is_ct = sop_class in _CT_CLASSES and text(header, "Modality") == "CT" and not map_kind(header)
+    is_ct = sop_class in _CT_CLASSES and code(header, "Modality") == "CT" and not map_kind(header)
     return SeriesKind.CT if is_ct else SeriesKind.OTHER
 
 
@@ -241,7 +246,7 @@ def _series_of(header: Dataset, path: Path, found: dict[_Key, _Series], place: t
         found[key] = _Series(
             IndexedSeries(
                 kind=kind,
-                modality=text(header, "Modality"),
+                modality=code(header, "Modality"),
                 patient_id=patient,
                 study_uid=study,
                 series_uid=uid,
@@ -251,7 +256,7 @@ def _series_of(header: Dataset, path: Path, found: dict[_Key, _Series], place: t
                 files=(),
                 referenced_series=series,
                 referenced_instances=images,
-                approval=text(header, "ApprovalStatus").upper() if kind is SeriesKind.STRUCTURE_SET else "",
+                approval=code(header, "ApprovalStatus") if kind is SeriesKind.STRUCTURE_SET else "",
             )
         )
     return found[key]

@@ -7,6 +7,7 @@ A file may claim any length, nest sequences without end, or unpack to a thousand
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,15 @@ if TYPE_CHECKING:
 MOST_HEADER_BYTES = 256 * 2**20
 #: Reads of the parser, a few for each element: a structure set of 30,000 contours takes 700,000.
 MOST_READS = 1_000_000
+#: Elements of the outermost level; real headers have some hundred.
+MOST_ELEMENTS = 20_000
+#: Items of sequences: a structure set has two or three for a contour. Each takes a hundred times its bytes in memory.
+MOST_ITEMS = 200_000
+#: Elements that are nothing but zeros, of which packed bombs consist; a double zero reads alike.
+MOST_EMPTY = 50_000
+
+_ITEM_TAGS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
+_HEAD_BYTES = 8
 
 #: Group 2 (file meta information) or 8, in either byte order.
 _FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")
@@ -45,16 +55,30 @@ class TooMuchError(OSError):
 
 @dataclass
 class ReadBudget:
-    """How many reads are left for one file, in whatever parts it is parsed."""
+    """How many reads, items and empty elements are left for one file, in whatever parts it is parsed."""
 
     reads: int = MOST_READS
+    items: int = MOST_ITEMS
+    empty: int = MOST_EMPTY
+
+    def take(self, data: bytes) -> None:
+        """Count one read.
+
+        :raises TooMuchError: the bounds are reached.
+        """
+        self.reads -= 1
+        if len(data) == _HEAD_BYTES:
+            self.items -= data[:4] in _ITEM_TAGS
+            self.empty -= not any(data)
+        if min(self.reads, self.items, self.empty) < 0:
+            raise TooMuchError("more data than any real file has")
 
 
 class BoundedFile:
     """A binary file for the parser that refuses to be read without end.
 
     :param most_bytes: sum of all reads.
-    :param budget: number of reads.
+    :param budget: number of reads and of what they find.
     """
 
     def __init__(self, file: BinaryIO, most_bytes: int, budget: ReadBudget | None = None) -> None:
@@ -71,9 +95,9 @@ class BoundedFile:
         # The system reserves memory for what is asked for, so the bound is applied before.
         data = self._file.read(self._bytes + 1 if size < 0 else min(size, self._bytes + 1))
         self._bytes -= len(data)
-        self._budget.reads -= 1
-        if self._bytes < 0 or self._budget.reads < 0:
+        if self._bytes < 0:
             raise TooMuchError("more data than any real file has")
+        self._budget.take(data)
         return data
 
 
@@ -113,7 +137,13 @@ def read_header(path: Path, tags: Sequence[str] | None = None, *, frames: bool =
 
     numbers = None if tags is None else [number for tag in tags if (number := tag_for_keyword(tag)) is not None]
 
+    found = 0
+
     def stop(tag: int, _vr: str | None, _length: int) -> bool:
+        nonlocal found
+        found += 1
+        if found > MOST_ELEMENTS:
+            raise TooMuchError("more elements than any real file has")
         return int(tag) in _PIXELS or (not frames and int(tag) >= _FUNCTIONAL_GROUPS)
 
     return _read(path, MOST_HEADER_BYTES, stop, numbers)
@@ -173,6 +203,15 @@ def text(header: Dataset, tag: str) -> str:
         return ""
 
 
+def code(header: Dataset, tag: str) -> str:
+    """A coded word such as a modality, which may be shown; empty if there is anything else in its place.
+
+    Where a file is damaged, the text of other elements may stand there, a patient's name among them.
+    """
+    word = text(header, tag)
+    return word if re.fullmatch("[A-Z][A-Z0-9]{1,15}", word) else ""
+
+
 def texts(header: Dataset, tag: str) -> tuple[str, ...]:
     """All values of a tag as text, none if absent or unreadable."""
     try:
@@ -224,7 +263,7 @@ def items(header: Dataset, tag: str, budget: ReadBudget | None = None) -> list[D
         source: object = BoundedFile(BytesIO(value), 4 * len(value), budget)
         return list(
             read_sequence(
-                source,  # type: ignore[arg-type]
+                source,
                 element.is_implicit_VR,
                 element.is_little_endian,
                 len(value),

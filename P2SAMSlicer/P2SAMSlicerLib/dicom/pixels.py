@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from P2SAMSlicerLib.dicom.codestream import stated_size
+from P2SAMSlicerLib.dicom.header import number, text
 from P2SAMSlicerLib.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,13 +28,13 @@ def rescale(header: Dataset, path: Path, name: str, called: str | None = None) -
     """RescaleSlope and RescaleIntercept, 1 and 0 where absent.
 
     :param called: the slice's name in messages; the file's if None.
-    :raises InputError: no numbers, or a slope of zero.
+    :raises InputError: no numbers, a slope of zero, or numbers with which 16 bits become more than 32.
     """
     try:
         slope, intercept = float(header.get("RescaleSlope", 1)), float(header.get("RescaleIntercept", 0))
     except Exception:  # text that is no number, which the parser only notices here
         slope = intercept = math.nan
-    if not (math.isfinite(slope) and math.isfinite(intercept)) or slope == 0:
+    if slope == 0 or not abs(slope) * 2**16 + abs(intercept) < 2**31:
         raise InputError(f"{name}: {called or path.name} has no usable rescale slope and intercept")
     return slope, intercept
 
@@ -81,7 +82,7 @@ def hounsfield_frames(
     named = f"{name}: {called or path.name}"
     if "PixelData" not in dataset:
         raise InputError(f"{named} has no pixel data")
-    if dataset.get("SamplesPerPixel", 1) != 1:
+    if number(dataset, "SamplesPerPixel") not in (None, 1):
         raise InputError(f"{named} is a colour image, not a CT slice")
     count = 0
     for stored in _decode(dataset, path, scales, shape, named):
@@ -112,10 +113,11 @@ def _decode(
 ) -> Iterator[NDArray[Any]]:
     """Stored values ``(y, x)`` of each frame."""
     from pydicom.pixels.decoders.base import get_decoder
-    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+    from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-    syntax = dataset.file_meta.get("TransferSyntaxUID")
-    if syntax is None:  # a file without preamble: the parser found the encoding by itself
+    # In a damaged file it may be anything.
+    syntax = UID(text(dataset.file_meta, "TransferSyntaxUID"))
+    if not syntax:  # a file without preamble: the parser found the encoding by itself
         implicit, little = dataset.original_encoding
         syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
         dataset.file_meta.TransferSyntaxUID = syntax
@@ -127,8 +129,19 @@ def _decode(
                 return
         for values, _ in get_decoder(syntax).iter_array(dataset):
             yield np.asarray(values)
+    except MemoryError:
+        raise
     except Exception as error:  # decoders fail in many ways
-        raise InputError(f"{named} has pixel data that cannot be decoded ({syntax.name})") from error
+        raise InputError(f"{named} has pixel data that cannot be decoded ({_name_of(syntax)})") from error
+
+
+def _name_of(syntax: Any) -> str:
+    """A transfer syntax in words, where it is one; a damaged one may be anything."""
+    from pydicom.uid import UID
+
+    # The name of one that is unknown is itself.
+    known = isinstance(syntax, UID) and syntax.name != str(syntax)
+    return syntax.name if known else "unknown transfer syntax"
 
 
 def _check_compressed(dataset: Dataset, frames: int, shape: tuple[int, ...]) -> None:
@@ -161,7 +174,7 @@ def _padding(header: Dataset) -> tuple[int, int] | None:
         last = int(header["PixelPaddingRangeLimit"].value) if "PixelPaddingRangeLimit" in header else first
         bits = int(header.get("BitsAllocated", 16))
         signed = int(header.get("PixelRepresentation", 0)) == 1
-    except (KeyError, TypeError, ValueError):
+    except Exception:  # absent, or no numbers; the parser decodes late and fails in many ways
         return None
 
     def stored(value: int) -> int:

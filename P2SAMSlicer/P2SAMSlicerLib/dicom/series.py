@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from P2SAMSlicerLib.dicom.ct_reference import CtReference, CtSeries, SliceReference
 from P2SAMSlicerLib.dicom.header import (
     DICOM_SUFFIXES,
+    code,
     is_localizer,
     looks_like_dicom,
     map_kind,
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 
 #: Objects that planning systems keep beside the slices; they are no images of the series and are left aside.
 BESIDE_MODALITIES = frozenset({"RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD", "RTIMAGE", "REG", "SEG", "SR", "KO", "PR", "DOC"})
+
+#: An empty slice of 512 x 512 voxels is compressed to a hundred bytes, beside a header of a thousand.
+MOST_VOXELS_A_BYTE = 5000
 
 #: What a file may hold beside its pixels.
 _BESIDE_PIXELS_BYTES = 256 * 2**20
@@ -78,7 +82,7 @@ def read_ct_series(paths: Sequence[Path], name: str, *, resample: bool = False) 
     """
     with quiet():
         slices = []
-        for index, path in enumerate(sorted(paths)):
+        for index, path in enumerate(sorted(map(Path, paths))):
             called = f"file {index + 1} of {len(paths)}"
             try:
                 header = read_header(path, SLICE_TAGS)
@@ -87,7 +91,7 @@ def read_ct_series(paths: Sequence[Path], name: str, *, resample: bool = False) 
                 raise InputError(f"{name}: {called} cannot be read ({reason})") from None
             except Exception:  # damaged files make the parser fail in many ways; its words may quote the patient's data
                 raise InputError(f"{name}: {called} cannot be read as DICOM (damaged, or cut short)") from None
-            if text(header, "Modality") != "CT":
+            if code(header, "Modality") != "CT":
                 raise InputError(f"{name}: {called} is no CT image")
             slices.append(StoredSlice(path, header, called))
         if not slices:
@@ -126,8 +130,8 @@ def _image_slices(folder: Path, name: str, notes: list[str]) -> list[StoredSlice
             beside["sub-folders"] += 1
         elif header is None:
             beside["other files"] += 1
-        elif text(header, "Modality") in BESIDE_MODALITIES:
-            beside[text(header, "Modality")] += 1
+        elif code(header, "Modality") in BESIDE_MODALITIES:
+            beside[code(header, "Modality")] += 1
         elif is_localizer(header):
             beside["localizer"] += 1
         else:
@@ -135,7 +139,7 @@ def _image_slices(folder: Path, name: str, notes: list[str]) -> list[StoredSlice
     if not found:
         held = f"; it holds {_counts(beside)}" if beside else ""
         raise InputError(f"{name}: no DICOM CT slices in this folder{held}")
-    modalities = Counter(text(each.header, "Modality") or "objects without modality" for each in found)
+    modalities = Counter(code(each.header, "Modality") or "objects without modality" for each in found)
     if set(modalities) != {"CT"}:
         raise InputError(f"{name}: not one CT series; the folder holds {_counts(modalities)}")
     if beside:
@@ -151,7 +155,7 @@ def _header(path: Path, name: str) -> Dataset | None:
     try:
         if looks_like_dicom(path):
             header = read_header(path, SLICE_TAGS)
-            if text(header, "SOPClassUID") and text(header, "Modality"):
+            if text(header, "SOPClassUID") and code(header, "Modality"):
                 return header
             if text(header, "SOPClassUID") or path.name.upper() == "DICOMDIR":
                 return None
@@ -200,7 +204,7 @@ def _hounsfield(stack: SliceStack, name: str, notes: list[str]) -> NDArray[Any]:
     slices = stack.slices
     scales = [rescale(each.header, each.path, name, each.called) for each in slices]
     whole = all(float(value).is_integer() for scale in scales for value in scale)
-    array: NDArray[Any] = np.empty((len(slices), *stack.size), dtype=np.int32 if whole else np.float32)
+    array = _room(stack, np.dtype(np.int32 if whole else np.float32), name)
     if any("RescaleSlope" not in each.header or "RescaleIntercept" not in each.header for each in slices):
         notes.append("the header has no rescale slope or intercept; the stored values were taken as Hounsfield units")
     if text(slices[0].header, "RescaleType") not in ("", "HU"):
@@ -219,6 +223,24 @@ def _hounsfield(stack: SliceStack, name: str, notes: list[str]) -> NDArray[Any]:
     return array
 
 
+def _room(stack: SliceStack, dtype: np.dtype[Any], name: str) -> NDArray[Any]:
+    """An array for all slices as they are stored.
+
+    :raises InputError: the header says that there are more voxels than the files can hold, or than memory can.
+    """
+    shape = (len(stack.slices), *stack.size)
+    try:
+        stored = sum(path.stat().st_size for path in {each.path for each in stack.slices})
+    except OSError as error:
+        raise InputError(f"{name}: a file cannot be read ({(error.strerror or 'unknown reason').lower()})") from None
+    if float(shape[0]) * shape[1] * shape[2] > MOST_VOXELS_A_BYTE * stored:
+        raise InputError(f"{name}: its header says that there are more voxels than its files can hold")
+    try:
+        return np.empty(shape, dtype=dtype)
+    except MemoryError:
+        raise InputError(f"{name}: too large for this computer's memory") from None
+
+
 def _fill(
     array: NDArray[Any], stack: SliceStack, scales: Sequence[tuple[float, float]], places: dict[int, int], name: str
 ) -> None:
@@ -231,6 +253,8 @@ def _fill(
     frames = 1 if first.frame is None else int(first.header.get("NumberOfFrames", 1))
     try:
         dataset = read_whole(first.path, _BESIDE_PIXELS_BYTES + frames * stack.size[0] * stack.size[1] * 8)
+    except MemoryError:
+        raise
     except Exception:  # damaged files make the parser fail in many ways; its words may quote the patient's data
         raise InputError(f"{name}: {called} cannot be read as DICOM (damaged, or cut short)") from None
     # A frame that is no slice of the stack, as a scout view is, has a scale that nobody uses.

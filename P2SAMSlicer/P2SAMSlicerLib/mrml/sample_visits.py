@@ -43,12 +43,14 @@ def add_lung_visits() -> list[Any]:
     return [node, contours, followup]
 
 
-def add_phantom_visits() -> tuple[Any, Any, Any]:
+def add_phantom_visits(slice_mm: float = 4.0) -> tuple[Any, Any, Any]:
     """A body of soft tissue with a ball as tumour, twice.
 
+    :param slice_mm: distance of the slices; a run takes as long as there are slices with tumour.
     :returns: the prior CT's node, its segmentation, and the follow-up CT's node.
     """
-    grid = Grid((16, 48, 48), (2.5, 2.5, 4.0), (-60.0, -60.0, -30.0))
+    slices = round(64.0 / slice_mm)
+    grid = Grid((slices, 48, 48), (2.5, 2.5, slice_mm), (-60.0, -60.0, -slice_mm * (slices - 1) / 2))
     z, y, x = np.meshgrid(*(np.arange(n) for n in grid.shape), indexing="ij")
     places = grid.to_physical(np.stack([x, y, z], axis=-1).reshape(-1, 3).astype(float)).reshape(*grid.shape, 3)
     array = np.full(grid.shape, -1000.0)

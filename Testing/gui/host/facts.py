@@ -41,6 +41,7 @@ class Facts:
         self.release = release
         self._needed = frozenset(RELEASES) if release == FIRST_RELEASE else frozenset({release})
         self._members: dict[str, dict[str, frozenset[str]]] = {}
+        self._chains: dict[str, list[str]] = {}
 
     def has(self, entry: dict[str, Any]) -> bool:
         """Whether an entry of the tables is there at this release."""
@@ -72,6 +73,11 @@ class Facts:
 
     def chain(self, name: str) -> list[str]:
         """A class and its bases, up to the Qt class included."""
+        if name not in self._chains:  # asked for with every attribute of a widget
+            self._chains[name] = self._read_chain(name)
+        return self._chains[name]
+
+    def _read_chain(self, name: str) -> list[str]:
         if not self.is_slicer_class(name):
             return self._qt_chain(name)
         entry = self._slicer["classes"][name]

@@ -163,19 +163,26 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         if self._h_node is not None:
             self._h_scene.RemoveNode(self._h_node)
 
-    def _h_matches(self, node: Any) -> bool:
-        if node is None or (node.GetHideFromEditors() and not self.showHidden):
-            return False
-        exact = node.GetClassName() in self.nodeTypes
-        if not exact and not (self.showChildNodeTypes and any(node.IsA(t) for t in self.nodeTypes)):
-            return False
-        if any(node.IsA(t) for t in self.hideChildNodeTypes):
-            return False
-        for kind, name, value in self._h_filters:
-            held = node.GetAttribute(name)
-            if node.IsA(kind) and (held is None or (value is not None and held != str(value))):
+    def _h_matching(self, nodes: list[Any]) -> list[Any]:
+        """Those of the nodes that are shown. Properties are read once for all nodes: each reading looks into the tables."""
+        types, children, hidden = self.nodeTypes, self.showChildNodeTypes, self.showHidden
+        without, filters = self.hideChildNodeTypes, self._h_filters
+
+        def matches(node: Any) -> bool:
+            if node is None or (node.GetHideFromEditors() and not hidden):
                 return False
-        return True
+            exact = node.GetClassName() in types
+            if not exact and not (children and any(node.IsA(t) for t in types)):
+                return False
+            if any(node.IsA(t) for t in without):
+                return False
+            for kind, name, value in filters:
+                held = node.GetAttribute(name)
+                if node.IsA(kind) and (held is None or (value is not None and held != str(value))):
+                    return False
+            return True
+
+        return [node for node in nodes if matches(node)]
 
     def _h_added(self, node: Any) -> None:
         self._h_refresh()
@@ -196,8 +203,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         before = list(self._h_nodes)
         nodes: list[Any] = []
         if scene is not None and not self._h_closing:
-            every = [scene.GetNthNode(i) for i in range(scene.GetNumberOfNodes())]
-            nodes = [n for n in every if self._h_matches(n)]
+            nodes = self._h_matching([scene.GetNthNode(i) for i in range(scene.GetNumberOfNodes())])
         self._h_nodes = nodes
         self._h_watch_names()
         if self._h_node is not None and self._h_node in nodes:
@@ -218,7 +224,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
             self._h_renames.add(node, vtk.vtkCommand.ModifiedEvent, lambda caller, _event: self._h_renamed(caller))
 
     def _h_renamed(self, node: Any) -> None:
-        if not self._h_matches(node):
+        if not self._h_matching([node]):
             self._h_refresh()
             return
         place = self._h_nodes.index(node) + bool(self.noneEnabled) if node in self._h_nodes else -1

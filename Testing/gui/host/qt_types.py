@@ -28,6 +28,8 @@ PRIVATE = "_h_"
 
 _state: dict[str, Any] = {}
 _names: dict[type, str] = {}
+_python_classes: dict[type, tuple[type, ...]] = {}
+"""Of each type and its bases, those that are written in Python."""
 _getters: dict[type, Any] = {}
 """How each type looked attributes up before it was changed."""
 
@@ -70,7 +72,9 @@ def table_name(kind: type) -> str:
 
 def python_member(kind: type, name: str) -> bool:
     """Whether a class written in Python (no class of PySide6) defines the name."""
-    return any(name in c.__dict__ for c in kind.__mro__ if c is not object and not is_pyside(c))
+    if kind not in _python_classes:
+        _python_classes[kind] = tuple(c for c in kind.__mro__ if c is not object and not is_pyside(c))
+    return any(name in c.__dict__ for c in _python_classes[kind])
 
 
 def is_subclass_by_user(kind: type) -> bool:

@@ -167,6 +167,7 @@ class Host:
         self._loaded.clear()
         mrml_widgets.stop_all_observers()
         end_scene(slicer.mrmlScene, lambda: end_logics(slicer))
+        gc.unfreeze()
         self.process_events()
         if self.window is not None:
             self.window.delete()
@@ -183,6 +184,8 @@ class Host:
         import slicer
         import slicer.util
 
+        # What there was before is not looked through at the end, which would take half a second of every test.
+        gc.freeze()
         qt = qt_module.make_qt(self.facts)
         wrong = check_names(self.facts)
         if wrong:

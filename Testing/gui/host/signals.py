@@ -15,6 +15,8 @@ from host.refusals import HostLacksError, RefusedSignalError
 
 NATIVE_CONNECT = QtCore.QObject.connect
 NATIVE_DISCONNECT = QtCore.QObject.disconnect
+_signatures: dict[tuple[type, str], list[str]] = {}
+"""Signals of each type of Qt; its methods are gone through once for each."""
 
 
 def store(owner: Any) -> dict[str, Any]:
@@ -32,6 +34,13 @@ def normalized(signature: str) -> str:
 
 def native_signatures(owner: Any, name: str) -> list[str]:
     """Signatures of a Qt signal, the one that PythonQt takes first at the front."""
+    kind = type(owner)
+    if (kind, name) not in _signatures:
+        _signatures[kind, name] = _read_signatures(owner, name)
+    return _signatures[kind, name]
+
+
+def _read_signatures(owner: Any, name: str) -> list[str]:
     meta = QtCore.QObject.metaObject(owner)
     found = []
     for index in range(meta.methodCount()):

@@ -1,0 +1,151 @@
+"""Hostile DICOM from a seed: every reader answers, or refuses in one line that names nobody, within time and memory."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import dicom_seeds
+import pytest
+from dicom_inputs import FAMILIES, HostileInput, hostile_input
+from fuzz_readers import fuzz
+from P2SAMSlicerLib.dicom.folder_index import COPY, DAMAGED, index_folder
+from P2SAMSlicerLib.dicom.folder_walk import LOOPED, SPECIAL
+from P2SAMSlicerLib.dicom.indexed_series import SeriesKind
+from P2SAMSlicerLib.dicom.series import read_ct_series
+from P2SAMSlicerLib.errors import InputError
+from P2SAMSlicerLib.patient.visits import find_visits
+from reader_check import ReaderCheck
+
+#: Inputs in the suite; `python Testing/fuzz/fuzz_readers.py` reads any number.
+INPUTS = 2000
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_hostile_folder_is_more_than_the_readers_can_refuse(family: str) -> None:
+    report = fuzz(INPUTS // len(FAMILIES), seed=0, family=family)
+    assert report.findings == []
+    assert report.count == INPUTS // len(FAMILIES)
+    # The faults reach every reader, and are not so gross that none answers.
+    for reader in ("read_ct_series", "read_structure_set", "read_dicom_seg", "segments_from", "find_visits"):
+        for outcome in ("answered", "refused"):
+            assert report.answers[f"{reader} {outcome}"] > 2, (reader, outcome)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_same_seed_gives_the_same_inputs_and_another_one_others(family: str) -> None:
+    first, again, other = ([hostile_input(seed, number, family) for number in range(20)] for seed in (3, 3, 4))
+    assert first == again
+    assert first != other
+
+
+def test_undamaged_files_are_read(tmp_path: Path) -> None:
+    """Else all refusals would mean nothing."""
+    check = ReaderCheck()
+    for number, seed in enumerate(dicom_seeds.seeds()):
+        if seed.name.startswith("real"):
+            continue
+        place = tmp_path / str(number)
+        place.mkdir()
+        made = HostileInput(seed.name, seed.files, ct=seed.ct)
+        check.run(made, made.write(place))
+        assert check.answers.get("read_ct_series answered", 0) == number + 1, seed.name
+    assert check.findings == []
+    assert check.answers["read_structure_set answered"] == 1
+    assert check.answers["read_dicom_seg answered"] == 3
+    assert check.answers["segments_from answered"] == 4
+
+
+def test_what_readers_should_not_do_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def tells(_folder: Path, _progress: object) -> None:
+        raise InputError(f"{dicom_seeds.PATIENT_NAME}: cannot be read")
+
+    def fails(*_arguments: object, **_options: object) -> None:
+        raise KeyError("x")
+
+    def hangs(*_arguments: object) -> None:
+        while True:
+            pass
+
+    for name, fault in (("index_folder", tells), ("find_visits", fails), ("read_structure_set", hangs)):
+        monkeypatch.setattr(f"reader_check.{name}", fault)
+    monkeypatch.setattr("reader_check.SECONDS", 0.05)
+    (seed,) = [each for each in dicom_seeds.seeds() if each.name == "multi-frame ct"]
+    made = HostileInput("", seed.files, ct=seed.ct)
+    check = ReaderCheck()
+    check.run(made, made.write(tmp_path))
+    kinds = Counter((each.kind, each.reader) for each in check.findings)
+    expected = {("identity", "index_folder"), ("KeyError", "find_visits")}
+    expected |= {("slow", "read_structure_set")} if os.name == "posix" else set()
+    assert set(kinds) == expected
+
+
+def ct_files() -> dict[str, bytes]:
+    (seed,) = [each for each in dicom_seeds.seeds() if each.name == "ct"]
+    return seed.files
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and pipes are POSIX's")
+def test_loops_of_links_pipes_and_folders_called_dcm_end_soon_and_hide_nothing(tmp_path: Path) -> None:
+    made = HostileInput(
+        "",
+        {f"deep/{name}": data for name, data in ct_files().items()},
+        folders=["folder.dcm", "deep/er"],
+        links={"loop": ".", "deep/up": "..", "self.dcm": "self.dcm", "gone.dcm": "/nowhere", "endless.dcm": "/dev/zero"},
+        pipes=["pipe.dcm"],
+    )
+    folder = made.write(tmp_path)
+    index = index_folder(folder)
+    (series,) = index.of_kind(SeriesKind.CT)
+    assert len(series.files) == dicom_seeds.SLICES
+    assert index.left_aside == {LOOPED: 2, SPECIAL: 4}
+    assert [visit.label for visit in find_visits(folder)] == ["visit_1"]
+
+
+def test_two_patients_in_one_folder_are_told_by_number_and_never_mixed(tmp_path: Path) -> None:
+    own = ct_files()
+    other = {f"other/{name}": data.replace(b"FUZZ-4711", b"FUZZ-4712") for name, data in own.items()}
+    made = HostileInput("", own | other)
+    folder = made.write(tmp_path)
+    with pytest.raises(InputError, match="the folder holds 2 patients") as raised:
+        find_visits(folder)
+    assert not any(secret in str(raised.value) for secret in dicom_seeds.secrets())
+    with pytest.raises(InputError, match="more than one patient"):
+        read_ct_series([folder / name for name in (*own, *other)], "visit_1")
+
+
+def many_files(folder: Path, count: int) -> None:
+    """So many files: slices of one series, copies, damaged ones and others."""
+    first = next(iter(ct_files().values()))
+    instance, place = b"1.2.826.0.1.3680043.10.4711.4.1", b"-7.0\\-7.0\\0.0"
+    assert first.count(instance) == 2
+    assert first.count(place) == 1
+    for number in range(count):
+        sub_folder = folder / f"FUZZ {number // 1000}"
+        if number % 1000 == 0:
+            sub_folder.mkdir(parents=True)
+        kind, slice_number = number % 4, number // 4
+        if kind in (0, 1):  # twice
+            data = first.replace(instance, instance[:-5] + b"%05d" % slice_number).replace(
+                place, b"-7\\-7\\%07d" % slice_number
+            )
+        else:
+            data = first[: 200 + number % 300] if kind == 2 else b"text"
+        (sub_folder / f"{number}.dcm").write_bytes(data)
+
+
+@pytest.mark.parametrize("count", [2000, pytest.param(100_000, marks=pytest.mark.long)])
+def test_very_many_files_are_indexed_one_by_one(tmp_path: Path, count: int) -> None:
+    folder = tmp_path / "many"
+    many_files(folder, count)
+    counted: list[int] = []
+    index = index_folder(folder, lambda event: counted.append(event.done))
+    (series,) = index.of_kind(SeriesKind.CT)
+    assert len(series.files) == count // 4
+    assert index.left_aside[COPY] == count // 4
+    assert index.left_aside[DAMAGED] == count // 2
+    assert counted == sorted(counted)
+    assert len(counted) <= count // 200 + 2
+    slices = [folder / "FUZZ 0" / f"{number}.dcm" for number in (0, 4, 8)]
+    assert read_ct_series(slices, "visit_1").volume.grid.shape == (3, dicom_seeds.SIZE, dicom_seeds.SIZE)
