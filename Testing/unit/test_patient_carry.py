@@ -109,6 +109,11 @@ def test_a_dicom_visit_is_exported_and_its_round_trip_is_told(tmp_path: Path) ->
     header = pydicom.dcmread(one.out / "visit_2_RTSTRUCT.dcm")
     assert header.PatientID == "DOE-77"
     assert header.ApprovalStatus == "UNAPPROVED"
+    prior = pydicom.dcmread(tmp_path / "p" / "x" / "rs.dcm").SOPInstanceUID
+    assert [each.ReferencedSOPInstanceUID for each in header.PredecessorStructureSetSequence] == [prior]
+    other = replace(one, out=tmp_path / "other" / "visit_2", options=PropagationOptions(allow_other_patient=True))
+    carry_visit(other, MODEL)
+    assert "PredecessorStructureSetSequence" not in pydicom.dcmread(other.out / "visit_2_RTSTRUCT.dcm")
     without = replace(one, out=tmp_path / "plain" / "visit_2", dicom=False)
     assert carry_visit(without, MODEL)["exports"] == []
     # What was written beside the patient's own files is no physician's contour there.
