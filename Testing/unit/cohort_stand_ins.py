@@ -75,7 +75,7 @@ def functions(notes: Path) -> VisitFunctions:
 
     :param notes: folder in which each carried visit and each loaded model leaves a file.
     """
-    return VisitFunctions(partial(carry, notes), partial(load, notes), is_finished, write_report)
+    return VisitFunctions(partial(carry, notes), partial(load, notes), is_finished, holds_results, write_report)
 
 
 def load(notes: Path, order: VisitOrder) -> str:
@@ -144,6 +144,11 @@ def is_finished(order: VisitOrder) -> bool:
         return bool(found["outcome"] == "done" and found["key"] == key_of(file.read_text(encoding="utf-8"), order))
     except (OSError, ValueError, KeyError):
         return False
+
+
+def holds_results(order: VisitOrder) -> bool:
+    """Whether the visit's folder has contours."""
+    return (order.out / "contours").is_file()
 
 
 def write_report(out: Path, prior: PatientVisit, orders: Sequence[VisitOrder]) -> None:

@@ -22,8 +22,6 @@ from P2SAMSlicerLib.cohort.private_orders import PrivateOrders
 from P2SAMSlicerLib.cohort.remote_cluster import SchedulerAddress, is_loopback
 from P2SAMSlicerLib.cohort.visit_task import TaskSetup, VisitFunctions, holds_review
 from P2SAMSlicerLib.errors import InputError
-from P2SAMSlicerLib.options import PropagationOptions
-from P2SAMSlicerLib.patient import plan
 from P2SAMSlicerLib.patient.visit_order import VisitOrder
 from P2SAMSlicerLib.segmentation_file import write_segmentation
 from P2SAMSlicerLib.volume import Segmentation
@@ -55,12 +53,11 @@ def table(tmp_path: Path) -> Path:
 def test_patients_are_carried_recorded_and_kept_when_the_run_is_resumed(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    quick = PropagationOptions(registration="none", max_parts=2)
-    monkeypatch.setattr(plan, "PatientSettings", partial(plan.PatientSettings, options=quick))
     real = cohort_run.run_cohort
     monkeypatch.setattr(cohort_run, "run_cohort", partial(real, functions=VisitFunctions(load=brightness)))
     out = tmp_path / "out"
-    command = ["cohort", str(table), "--out", str(out), "--threads", "1", "--device", "cpu"]
+    quick = ["--registration", "none", "--parts", "2"]
+    command = ["cohort", str(table), "--out", str(out), "--threads", "1", "--device", "cpu", *quick]
     assert main([*command, "--identified"]) == 1
     told = capsys.readouterr()
     assert "patients of whom nothing could be carried       1" in told.out
@@ -156,8 +153,11 @@ def test_loopback_is_told_without_a_look_up() -> None:
 
 def test_options_that_contradict_each_other_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["cohort", str(write_patients(tmp_path, 1)), "--out", str(tmp_path / "out")]
-    for more in (["--resume", "--overwrite"], ["--workers", "2", "--scheduler", "tcp://127.0.0.1:1"], ["--workers", "0"]):
+    for more in (["--workers", "2", "--scheduler", "tcp://127.0.0.1:1"], ["--workers", "0"]):
         assert main([*command, *more]) == 2
+    (tmp_path / "one.tfm").touch()
+    assert main([*command, "--registration", str(tmp_path / "one.tfm")]) == 2
+    assert "belongs to one prior and one follow-up" in capsys.readouterr().err
     assert main([*command, "--tls-ca", "ca.pem"]) == 2
     assert capsys.readouterr().err.splitlines()[-1].endswith("go with --scheduler tls://HOST:PORT")
     assert not (tmp_path / "out").exists()

@@ -13,6 +13,7 @@ from dicom_contours import written_ct
 from P2SAMSlicerLib.cli import main
 from P2SAMSlicerLib.geometry import Grid
 from P2SAMSlicerLib.mrml import review_nodes as tags
+from P2SAMSlicerLib.mrml.segment_nodes import written_tag
 from P2SAMSlicerLib.result import Outcome
 from P2SAMSlicerLib.result_files import FailedVisit, write_results
 from P2SAMSlicerLib.segmentation_file import read_segmentation, write_segmentation
@@ -116,6 +117,15 @@ def test_a_review_in_slicer_counts_for_the_contour_that_was_reviewed(results: Pa
     with_tags(source, tmp_path / "week3.seg.nrrd", accepted(source, "GTV"))
     assert export(tmp_path / "week3.seg.nrrd", ct, tmp_path / "out") == 0
     assert "Reviewed (accepted) by Dr A" in said(tmp_path / "out" / WRITTEN[0])["GTV"]
+
+
+def test_a_reviewers_name_comes_out_as_it_was_typed(results: Path, ct: Path, tmp_path: Path) -> None:
+    source, name = results / "week3.seg.nrrd", "Dr A | 100% sure"
+    review = accepted(source, "GTV")
+    review["GTV"][tags.REVIEWER_TAG] = written_tag(name)  # as put_tag leaves it in the file
+    with_tags(source, tmp_path / "week3.seg.nrrd", review)
+    assert export(tmp_path / "week3.seg.nrrd", ct, tmp_path / "out") == 0
+    assert f"by {name}," in said(tmp_path / "out" / WRITTEN[0])["GTV"]
 
 
 @pytest.mark.parametrize("change", [{tags.DECIDED_TAG: "another"}, {tags.TAKEN_BACK_TAG: "1"}, {tags.REVIEWER_TAG: ""}])

@@ -15,6 +15,7 @@ import pytest
 from P2SAMSlicerLib.errors import Cancelled, InputError, OutputError
 from P2SAMSlicerLib.options import PropagationOptions
 from P2SAMSlicerLib.patient.carry_visit import carry_visit
+from P2SAMSlicerLib.patient.visit_ct import without_file_names
 from P2SAMSlicerLib.patient.visit_folder import (
     check_visit_folder,
     is_finished,
@@ -109,6 +110,11 @@ def test_a_dicom_visit_is_exported_and_its_round_trip_is_told(tmp_path: Path) ->
     header = pydicom.dcmread(one.out / "visit_2_RTSTRUCT.dcm")
     assert header.PatientID == "DOE-77"
     assert header.ApprovalStatus == "UNAPPROVED"
+    prior = pydicom.dcmread(tmp_path / "p" / "x" / "rs.dcm").SOPInstanceUID
+    assert [each.ReferencedSOPInstanceUID for each in header.PredecessorStructureSetSequence] == [prior]
+    other = replace(one, out=tmp_path / "other" / "visit_2", options=PropagationOptions(allow_other_patient=True))
+    carry_visit(other, MODEL)
+    assert "PredecessorStructureSetSequence" not in pydicom.dcmread(other.out / "visit_2_RTSTRUCT.dcm")
     without = replace(one, out=tmp_path / "plain" / "visit_2", dicom=False)
     assert carry_visit(without, MODEL)["exports"] == []
     # What was written beside the patient's own files is no physician's contour there.
@@ -376,6 +382,17 @@ def test_a_failure_is_recorded_alone_and_a_later_success_replaces_it(patient: Pa
     assert not is_finished(one.out, one)
     carry_visit(one, MODEL)
     assert is_finished(one.out, one)
+
+
+def test_hiding_files_names_leaves_the_words_of_a_message_alone(tmp_path: Path) -> None:
+    """Folders are called by what they hold: ``contours``, ``lesion``, or ``the``."""
+    folder = write_visit(tmp_path / "contours", [gtv()])
+    one, two = visit(folder, 1), visit(write_visit(tmp_path / "the"), 2)
+    text = "contours.seg.nrrd: the contours lie in other slices (Doe_the.nrrd), as there is no lesion"
+    told = without_file_names(text, [one, two])
+    assert told == "contours of visit_1: visit_2 contours lie in other slices (Doe_visit_2.nrrd), as there is no lesion"
+    named = visit(write_visit(tmp_path / "Doe"), 3)
+    assert without_file_names("Doe/Doe_1.nrrd, DOES", [named]) == "visit_3/visit_3_1.nrrd, DOES"
 
 
 def test_messages_name_visits_and_not_their_files(copy_engine: CopyEngine, tmp_path: Path) -> None:

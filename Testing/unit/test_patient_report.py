@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from P2SAMSlicerLib.errors import OutputError
 from P2SAMSlicerLib.report import patient_report, trends
+from P2SAMSlicerLib.report.page import in_words
 from P2SAMSlicerLib.report.patient_report import ReportIdentity, write_patient_report
 from P2SAMSlicerLib.report.review_record import ReviewRecord
 from test_report_page import Tags
@@ -128,7 +129,7 @@ def test_every_figure_stands_beside_its_definition(reported: tuple[str, dict[str
         ("report", ("change_from_prior_percent",)),
     ):
         for name in names:
-            assert content["definitions"][group][name] in words, name
+            assert in_words(content["definitions"][group][name]) in words, name
 
 
 def test_the_content_is_strict_json_with_a_version(reported: tuple[str, dict[str, Any], Path]) -> None:
@@ -156,6 +157,20 @@ def test_without_an_identity_no_name_id_or_date_is_in_it(visited: Sequence[Path]
         assert not re.search("Doe|Jane|PID-4711|19560203|20260101|1956|2026-0", re.sub(r"base64,[^\"]*", "", text))
     assert "ANONYMOUS" in page
     assert content["patient"] is None
+
+
+def test_an_anonymous_report_leaves_room_for_the_case_beside_the_signature(visited: Sequence[Path], tmp_path: Path) -> None:
+    """A signed sheet that names nobody has to be filed somewhere."""
+    for name, identity, wanted in (("a", None, True), ("b", ReportIdentity("Doe^Jane", "DOE-77"), False)):
+        page = write_patient_report(tmp_path / name, visited, prior=PRIOR, identity=identity)[0].read_text(encoding="utf-8")
+        assert ("Patient or study number, by hand" in page) is wanted
+
+
+def test_a_prior_that_is_not_the_first_visit_is_not_called_so(visited: Sequence[Path], tmp_path: Path) -> None:
+    page = write_patient_report(tmp_path, visited, prior={**PRIOR, "label": "visit_2", "day": 7})[0].read_text(encoding="utf-8")
+    words = words_of(page).replace("days are counted from the first visit", "")
+    assert "visit 2, day 7" in words
+    assert "first visit" not in words
 
 
 def test_with_an_identity_the_report_says_that_it_is_identified(visited: Sequence[Path], tmp_path: Path) -> None:

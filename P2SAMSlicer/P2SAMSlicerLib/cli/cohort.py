@@ -9,9 +9,11 @@ from pathlib import Path
 
 from P2SAMSlicerLib.cli.arguments import Commands, add_model_arguments, add_progress_argument, whole_number
 from P2SAMSlicerLib.cli.arguments import add_command as add_named_command
+from P2SAMSlicerLib.cli.propagate import add_method_arguments, add_structure_arguments, options_of
 from P2SAMSlicerLib.cli.table import format_table
 from P2SAMSlicerLib.cohort.manifest import CARRIED_FROM, read_manifest
 from P2SAMSlicerLib.errors import InputError
+from P2SAMSlicerLib.options import PropagationOptions
 from P2SAMSlicerLib.progress import terminal_progress
 from P2SAMSlicerLib.result_files import STATEMENT
 
@@ -29,7 +31,8 @@ MANIFEST.csv has a row for each patient and these columns, in any order:
   followups  if wanted: visits to carry to, with ; between them
 
 What fails is recorded with its reason and stops nothing else. After an interruption of
-any kind, the same command with --resume keeps the visits that are finished.
+any kind, the same command with --resume keeps the visits that are finished. Results of
+other files or settings are replaced only if asked to (--resume --overwrite).
 
 Workers are processes of this computer that nobody else can reach, or those of an
 existing Dask cluster (--scheduler), which needs TLS unless it is on this computer, and
@@ -45,9 +48,13 @@ def add_command(commands: Commands) -> None:
     parser = add_named_command(commands, "cohort", run, "carry contours through the visits of many patients", DESCRIPTION)
     parser.add_argument("manifest", metavar="MANIFEST.csv", type=Path, help="table of patients")
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the results; made if needed")
-    again = parser.add_mutually_exclusive_group()
-    again.add_argument("--resume", action="store_true", help="go on with an earlier run; what is finished is kept")
-    again.add_argument("--overwrite", action="store_true", help="replace the results of an earlier run")
+    parser.add_argument("--resume", action="store_true", help="go on with an earlier run; what is finished is kept")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace the results of an earlier run; with --resume only those made from other files or settings, or changed"
+        " since, which are left as they are and reported otherwise",
+    )
     parser.add_argument(
         "--identified", action="store_true", help="put the column 'patient' of the table into the results as 'key'"
     )
@@ -66,6 +73,8 @@ def add_command(commands: Commands) -> None:
     where.add_argument("--tls-ca", metavar="FILE", type=Path, help="certificate of the authority, for tls://")
     where.add_argument("--tls-cert", metavar="FILE", type=Path, help="own certificate, for tls://")
     where.add_argument("--tls-key", metavar="FILE", type=Path, help="its key")
+    add_method_arguments(parser.add_argument_group("method"), PropagationOptions())
+    add_structure_arguments(parser.add_argument_group("margins and organs"))
     add_model_arguments(parser)
     add_progress_argument(parser)
 
@@ -89,10 +98,14 @@ def run(arguments: argparse.Namespace) -> int:
         scheduler.check()
     elif arguments.tls_ca or arguments.tls_cert or arguments.tls_key:
         raise InputError("--tls-ca, --tls-cert and --tls-key go with --scheduler tls://HOST:PORT")
+    options = options_of(arguments)
+    if options.transform_file is not None:
+        raise InputError("--registration: a transform belongs to one prior and one follow-up, and not to a cohort")
     settings = PatientSettings(
         prior=arguments.prior,
         segments=tuple(arguments.segment),
         carried_from=arguments.carried_from,
+        options=options,
         model=arguments.model,
         checkpoint=None if arguments.checkpoint is None else arguments.checkpoint.absolute(),
         allow_unverified=arguments.allow_unverified,

@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
             by = f" by {record.reviewer}" if record.reviewer else ""
             print(f"{label}, {record.segment}: {record.decision}{by}{', edited' if record.edited else ''}")
     for file in files:
-        print(f"{file} ({file.stat().st_size / 1e6:.1f} MB)")
+        print(f"written: {file}")
     print(RESEARCH_USE)
     return 0
 

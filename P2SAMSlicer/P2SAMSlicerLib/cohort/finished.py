@@ -1,4 +1,4 @@
-"""What an earlier run finished, so that ``--resume`` does not do it again."""
+"""What an earlier run finished, so that ``--resume`` does not do it again, and does not replace what was made otherwise."""
 
 from __future__ import annotations
 
@@ -13,3 +13,10 @@ def is_finished(order: VisitOrder) -> bool:
     from P2SAMSlicerLib.patient.visit_folder import is_finished as same_key
 
     return order.out.is_dir() and same_key(order.out, order)
+
+
+def holds_results(order: VisitOrder) -> bool:
+    """Whether there are results of a visit, whatever they were made from; the record of a failure is none."""
+    from P2SAMSlicerLib.patient.visit_folder import is_done
+
+    return is_done(order.out)

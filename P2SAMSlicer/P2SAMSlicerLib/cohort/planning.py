@@ -56,7 +56,8 @@ def planner_of(settings: PatientSettings) -> Planner:
             carried_from=row.carried_from or settings.carried_from,
             followups=row.followups or settings.followups,
         )
-        orders = plan_orders(find_visits(row.folder), own, out)
+        visits = find_visits(row.folder, allow_other_patient=settings.options.allow_other_patient)
+        orders = plan_orders(visits, own, out)
         for order in orders:
             order.options.check_names(choose_contours(order).names())
         return PatientPlan(row, orders)

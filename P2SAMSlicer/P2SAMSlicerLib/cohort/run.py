@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,7 @@ class CohortJob:
     :param workers: of the embedded cluster; None for one a GPU, or one.
     :param scheduler: of an existing cluster; None for the embedded one.
     :param resume: keep what an earlier run finished.
-    :param overwrite: replace what an earlier run wrote.
+    :param overwrite: replace what an earlier run wrote; with ``resume`` only what was made from other files or settings.
     :param identified: the table of results names the clinic's own keys.
     :param quiet: let nothing that the workers' libraries print reach the terminal.
     """
@@ -81,6 +82,14 @@ def write_failed_visit(order: VisitOrder, reason: str) -> object:
     return write(order, reason)
 
 
+def keep_results(
+    order: VisitOrder, reason: str, record: Callable[[VisitOrder, str], object], holds_results: Callable[[VisitOrder], bool]
+) -> None:
+    """Record a failed visit, but never in place of results of an earlier run."""
+    if not holds_results(order):
+        record(order, reason)
+
+
 def run_cohort(
     job: CohortJob,
     progress: Progress = silent,
@@ -102,7 +111,7 @@ def run_cohort(
     functions = functions or VisitFunctions()
     _check(job, functions)
     started = time.monotonic()
-    with cohort_folder(job.out, job.rows, resume=job.resume, overwrite=job.overwrite) as out:
+    with cohort_folder(job.out, job.rows, resume=job.resume, overwrite=job.overwrite and not job.resume) as out:
         orders = PrivateOrders(out)
         try:
             setup = TaskSetup(secrets.token_hex(16), orders.path, functions)
@@ -155,7 +164,14 @@ def _run(
 ) -> CohortRecord:
     settings = job.settings
     settings = replace(settings, device=cluster.device or settings.device, threads=settings.threads or cluster.threads)
-    schedule = Schedule(cluster, orders, len(job.rows), resume=job.resume, record_failure=record_failure, progress=progress)
+    keeps = partial(keep_results, record=record_failure, holds_results=cluster.setup.functions.holds_results)
+    schedule = Schedule(
+        *(cluster, orders, len(job.rows)),
+        resume=job.resume,
+        replace=job.overwrite,
+        record_failure=record_failure if job.overwrite else keeps,
+        progress=progress,
+    )
     plans = PlansAhead(job.rows, out, planner_for(settings), schedule.wake)
     try:
         return schedule.run(plans)

@@ -98,6 +98,7 @@ class Schedule:
 
     :param patients: how many there are.
     :param resume: keep what an earlier run finished.
+    :param replace: replace results that an earlier run made from other files or with other settings.
     :param record_failure: writes the folder of a visit that failed.
     """
 
@@ -109,9 +110,10 @@ class Schedule:
         *,
         resume: bool,
         record_failure: Callable[[VisitOrder, str], object],
+        replace: bool = False,
         progress: Progress = silent,
     ) -> None:
-        self._cluster, self._orders, self._patients = cluster, orders, patients
+        self._cluster, self._orders, self._patients, self._replace = cluster, orders, patients, replace
         self._resume, self._record_failure, self._progress = resume, record_failure, progress
         self._events: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._ready: deque[Task] = deque()
@@ -176,8 +178,9 @@ class Schedule:
         orders = patient.plan.orders
         free = [number for number in patient.waiting if not needed(orders, number) & patient.open]
         patient.waiting = [number for number in patient.waiting if number not in free]
-        tasks = [Task(patient, number, self._orders.put(visit_content(orders[number], resume=self._resume))) for number in free]
-        self._ready.extendleft(reversed(tasks))
+        for number in reversed(free):
+            content = visit_content(orders[number], resume=self._resume, replace=self._replace)
+            self._ready.appendleft(Task(patient, number, self._orders.put(content)))
 
     def _submit(self, task: Task) -> None:
         task.submissions += 1

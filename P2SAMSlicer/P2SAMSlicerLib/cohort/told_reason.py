@@ -11,16 +11,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from P2SAMSlicerLib.cohort.manifest import ManifestRow
+from P2SAMSlicerLib.patient.visit_ct import PLAIN_WORDS
 from P2SAMSlicerLib.patient.visit_order import VisitOrder
 from P2SAMSlicerLib.volume_header import short_name
 
 LEFT_OUT = "(name left out)"
 #: Shorter ones are parts of any sentence.
 LEAST_LETTERS = 3
-#: Names that files have because of what they are; a sentence that tells of a prior visit needs the word.
-PLAIN_WORDS = frozenset(
-    ("prior", "followup", "follow-up", "visit", "image", "images", "mask", "segmentation", "series", "dicom", "slice", "seg")
-)
 LONGEST = 500
 
 

@@ -25,6 +25,11 @@ from P2SAMSlicerLib.errors import OutputError, P2SAMError, out_of_memory, unexpe
 from P2SAMSlicerLib.patient.visit_order import PatientVisit, VisitOrder
 from P2SAMSlicerLib.worker.plain_values import from_plain, to_plain
 
+#: Why a visit is not carried again though its files or settings are others now: a person may have worked on what is there.
+THERE_ALREADY = (
+    "there are results already, made from other files or with other settings, or changed since; they were left as they are:"
+    " --resume with --overwrite replaces them"
+)
 #: What a task returns: its outcome lies beside its order, or the order cannot be reached from the worker.
 SAID, UNREACHABLE = "said", "unreachable"
 #: A task whose worker ended is begun again on another this often in all.
@@ -67,12 +72,14 @@ class VisitFunctions:
     :param carry: writes a visit's folder, whole or not at all.
     :param load: loads an order's model.
     :param is_finished: whether an earlier run has finished the order.
+    :param holds_results: whether the order's folder holds results of whatever run.
     :param write_report: writes a patient's report from the folder for it, the prior, and the visits' orders.
     """
 
     carry: Callable[[VisitOrder, Any], object] = carry
     load: Callable[[VisitOrder], Any] = load_order_model
     is_finished: Callable[[VisitOrder], bool] = finished.is_finished
+    holds_results: Callable[[VisitOrder], bool] = finished.holds_results
     write_report: Callable[[Path, PatientVisit, Sequence[VisitOrder]], object] = write_report
 
 
@@ -109,12 +116,13 @@ def end_run(run: str) -> None:
     _setups.pop(run, None)
 
 
-def visit_content(order: VisitOrder, *, resume: bool) -> dict[str, Any]:
+def visit_content(order: VisitOrder, *, resume: bool, replace: bool = False) -> dict[str, Any]:
     """An order for a visit, as it is kept for a worker.
 
     :param resume: keep what an earlier run finished.
+    :param replace: other results of an earlier run may be replaced.
     """
-    return {"kind": "visit", "resume": resume, "order": to_plain(order)}
+    return {"kind": "visit", "resume": resume, "replace": replace, "order": to_plain(order)}
 
 
 def report_content(out: Path, orders: Sequence[VisitOrder]) -> dict[str, Any]:
@@ -162,6 +170,9 @@ def _outcome(order: Mapping[str, Any], functions: VisitFunctions) -> dict[str, A
         visit = from_plain(VisitOrder, order["order"], "order")
         if order["resume"] and functions.is_finished(visit):
             return {"state": "kept", "rows": visit_rows(visit.out)}
+        # Without resume there was nothing when the run began: what is there now was left by a worker that ended.
+        if order["resume"] and not order["replace"] and functions.holds_results(visit):
+            return {"state": "failed", "reason": THERE_ALREADY}
         functions.carry(visit, kept_model(visit, functions.load))
         return {"state": "done", "rows": visit_rows(visit.out)}
     except P2SAMError as error:

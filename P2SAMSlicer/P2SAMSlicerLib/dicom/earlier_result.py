@@ -135,13 +135,15 @@ def _same_lattice(grid: Grid, other: Grid) -> bool:
 def _review(segment: Segment) -> ReviewInTags | None:
     """The review that 3D Slicer kept with a segment; None where there is neither a decision nor an edit."""
     from P2SAMSlicerLib.mrml import review_nodes as tags
+    from P2SAMSlicerLib.mrml.segment_nodes import read_tag
 
+    own = {name: read_tag(name, text) for name, text in segment.tags.items()}
     now = tags.fingerprint(segment.mask)
-    drawn = segment.tags.get(tags.DRAWN_TAG)
+    drawn = own.get(tags.DRAWN_TAG)
     edited = drawn is not None and drawn != now
-    holds = tags.TAKEN_BACK_TAG not in segment.tags and segment.tags.get(tags.DECIDED_TAG) == now
-    decision = segment.tags.get(tags.DECISION_TAG, "") if holds else ""
-    reviewer = segment.tags.get(tags.REVIEWER_TAG, "").strip()
+    holds = tags.TAKEN_BACK_TAG not in own and own.get(tags.DECIDED_TAG) == now
+    decision = own.get(tags.DECISION_TAG, "") if holds else ""
+    reviewer = own.get(tags.REVIEWER_TAG, "").strip()
     if decision == ACCEPTED and not reviewer:
         decision = ""
-    return ReviewInTags(decision, reviewer, segment.tags.get(tags.TIME_TAG, ""), edited) if decision or edited else None
+    return ReviewInTags(decision, reviewer, own.get(tags.TIME_TAG, ""), edited) if decision or edited else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from P2SAMSlicerLib import review
 from P2SAMSlicerLib.atomic_file import atomic_folder
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.options import PropagationOptions
+from P2SAMSlicerLib.patient.contour_facts import contour_facts
 from P2SAMSlicerLib.patient.reference_contours import ChosenReference, choose_contours, read_contours
 from P2SAMSlicerLib.patient.several_references import Agreement, CarriedReference, combine_references
 from P2SAMSlicerLib.patient.visit_ct import read_visit_ct, without_file_names
@@ -43,6 +45,7 @@ class CarriedVisit:
     :param pictures: of each reference that is shown.
     :param warnings: about the reference visits.
     :param reference_of: labels of the references of each structure.
+    :param predecessor: SOPInstanceUID of the one RTSTRUCT from which all structures came; None for other files, or several.
     """
 
     result: VisitResult
@@ -51,6 +54,7 @@ class CarriedVisit:
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
     reference_of: Mapping[str, list[str]]
+    predecessor: str | None = None
 
 
 def carry_visit(order: VisitOrder, model: PromptableModel, progress: Progress = silent) -> dict[str, Any]:
@@ -98,7 +102,17 @@ def _carry(order: VisitOrder, model: PromptableModel, followup: Volume, progress
     reference_of = {
         each.source.name: [part.label for part in parts if each.source.name in _names(part.result)] for each in result.segments
     }
-    return CarriedVisit(result, agreements, tuple(pictures), tuple(dict.fromkeys(warnings)), chosen.notes, reference_of)
+    told = tuple(dict.fromkeys(warnings))
+    return CarriedVisit(
+        result, agreements, tuple(pictures), told, chosen.notes, reference_of, _predecessor(order, chosen.references)
+    )
+
+
+def _predecessor(order: VisitOrder, references: Sequence[ChosenReference]) -> str | None:
+    if order.options.allow_other_patient:
+        return None  # one patient's object must not refer to another's
+    found = {contour_facts(source.path).structure_set_uid for each in references for source in each.sources.values()}
+    return (found.pop() or None) if len(found) == 1 else None
 
 
 def _names(result: VisitResult) -> list[str]:
@@ -184,7 +198,7 @@ def _write(
     with atomic_folder(order.out, last=VISIT_NAME) as stage:
         inputs = {"followup": order.followup.label, "references": references, "carried_from": order.carried_from}
         write_results(stage, [carried.result], inputs=inputs, warnings=carried.warnings)
-        exports, notes = _export(stage, order, carried.result, followup, reference)
+        exports, notes = _export(stage, order, carried, followup, reference)
         content: dict[str, Any] = plain(
             {
                 **head_of(order),
@@ -220,7 +234,7 @@ def _write_pictures(stage: Path, pictures: Sequence[Picture]) -> list[dict[str, 
 
 
 def _export(
-    stage: Path, order: VisitOrder, result: VisitResult, followup: Volume, reference: CtReference | None
+    stage: Path, order: VisitOrder, carried: CarriedVisit, followup: Volume, reference: CtReference | None
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Write RTSTRUCT and SEG of a DICOM follow-up.
 
@@ -232,13 +246,14 @@ def _export(
     from P2SAMSlicerLib.dicom.seg_writer import write_dicom_seg
     from P2SAMSlicerLib.dicom.structure_set_writer import write_structure_set
 
-    contours = export_contours(result)
+    contours = export_contours(carried.result)
     if not contours:
         return [], ["no RTSTRUCT and no SEG was written, because there is no contour to write"]
     if reference.resampled:
         return [], ["no RTSTRUCT and no SEG was written, because the CT's slices are not the stored ones: it was resampled"]
     exports = []
-    for kind, write in (("RTSTRUCT", write_structure_set), ("SEG", write_dicom_seg)):
+    write_set = partial(write_structure_set, predecessor=carried.predecessor)
+    for kind, write in (("RTSTRUCT", write_set), ("SEG", write_dicom_seg)):
         file = f"{order.followup.label}_{kind}.dcm"
         trips = write(stage / file, contours, followup.grid, reference)
         exports.append({"file": file, "kind": kind, "round_trip": [asdict(trip) for trip in trips]})

@@ -16,7 +16,7 @@ OWN_PROGRAM = "P2SAMSlicer"
 WHAT = "structure set or segmentation"
 UNREVIEWED_WORD = "UNREVIEWED"
 
-#: Tags of a reviewed segment; written by :mod:`P2SAMSlicerLib.mrml.review_nodes`, which needs Slicer and cannot be imported.
+#: Tags of a reviewed segment; written by :mod:`P2SAMSlicerLib.mrml.review_nodes`.
 DECISION_TAG, TAKEN_BACK_TAG, ACCEPTED = "P2SAM.Decision", "P2SAM.DecisionTakenBack", "accepted"
 
 
@@ -27,11 +27,13 @@ class ContourFacts:
     :param names: the structures in it; those that are there for comparison only are left out.
     :param drawn_here: this tool drew them, and nobody has accepted them since: no physician's contours.
     :param approved: a person said that they are right.
+    :param structure_set_uid: SOPInstanceUID of an RTSTRUCT; empty for anything else.
     """
 
     names: tuple[str, ...]
     drawn_here: bool = False
     approved: bool = False
+    structure_set_uid: str = ""
 
 
 def contour_facts(path: Path) -> ContourFacts:
@@ -46,7 +48,7 @@ def contour_facts(path: Path) -> ContourFacts:
 
     kind, file = contour_file(path)
     if kind:
-        return _of_dicom(file)
+        return _of_dicom(file, kind)
     if file.name.lower().endswith((".nrrd", ".nhdr")):
         facts = _of_slicer(file)
         if facts is not None:
@@ -59,8 +61,9 @@ def _says_approved(path: Path) -> bool:
     return "approved" in name and "unapproved" not in name and "not_approved" not in name
 
 
-def _of_dicom(path: Path) -> ContourFacts:
+def _of_dicom(path: Path, kind: str) -> ContourFacts:
     from P2SAMSlicerLib.dicom.bounded_read import items, open_bounded, read_header, reading, text
+    from P2SAMSlicerLib.dicom.structure_set_writer import RT_STRUCTURE_SET
 
     with open_bounded(path, WHAT) as stream, reading(WHAT):
         header = read_header(stream, WHAT)
@@ -79,7 +82,18 @@ def _of_dicom(path: Path) -> ContourFacts:
             tuple(names),
             drawn_here=maker.startswith(OWN_PROGRAM.lower()) or UNREVIEWED_WORD in said.upper(),
             approved=text(header, "ApprovalStatus").upper() == "APPROVED",
+            structure_set_uid=_uid(header) if kind == RT_STRUCTURE_SET else "",
         )
+
+
+def _uid(header: Dataset) -> str:
+    """The object's own UID; empty if it is none that another object could refer to."""
+    from pydicom.uid import UID
+
+    from P2SAMSlicerLib.dicom.bounded_read import text
+
+    found = text(header, "SOPInstanceUID")
+    return found if UID(found).is_valid else ""
 
 
 def _has_contours(item: Dataset) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,6 +15,14 @@ from P2SAMSlicerLib.volume_header import short_name
 
 if TYPE_CHECKING:
     from P2SAMSlicerLib.dicom.ct_reference import CtReference
+
+#: Names that files and folders have because of what they are; a message that tells of contours needs the word.
+PLAIN_WORDS = frozenset(
+    (
+        *("prior", "followup", "follow-up", "visit", "image", "images", "mask", "segmentation", "seg", "contour", "contours"),
+        *("series", "dicom", "slice", "slices", "scan", "file", "files", "folder"),
+    )
+)
 
 
 def read_visit_ct(visit: PatientVisit) -> tuple[Volume, CtReference | None]:
@@ -60,8 +69,10 @@ def without_file_names(text: str, visits: Iterable[PatientVisit]) -> str:
         for path in visit.ct.paths:
             names[path.name] = names[short_name(path)] = f"a file of {visit.label}" if visit.ct.dicom else visit.label
             names[path.parent.name] = visit.label
-    # The longest first: a name may be part of another. Very short ones are words that stand in any message.
-    for name in sorted(names, key=len, reverse=True):
-        if len(name) > 2 and name not in names.values():
-            text = text.replace(name, names[name])
-    return text
+    # The longest first: a name may be part of another. Very short ones, and folders called what they hold, are words of any
+    # message; and a name within a word is none.
+    hidden = [name for name in names if len(name) > 2 and name.lower() not in PLAIN_WORDS and name not in names.values()]
+    if not hidden:
+        return text
+    pattern = "|".join(re.escape(name) for name in sorted(hidden, key=len, reverse=True))
+    return re.sub(rf"(?<![^\W_])(?:{pattern})(?![^\W_])", lambda found: names[found[0]], text)

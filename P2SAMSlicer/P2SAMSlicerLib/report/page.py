@@ -169,8 +169,11 @@ def picture(png: bytes, alternative: str, caption: Content = None, *, kind: str 
     return element("figure", image, below, class_=kind)
 
 
-def signature_lines(roles: Sequence[Content] = ("Reviewed by", "Medical physicist")) -> Markup:
-    """Lines to sign: name, date and signature for each role."""
+def signature_lines(roles: Sequence[Content] = ("Reviewed by", "Medical physicist"), case: Content = None) -> Markup:
+    """Lines to sign: name, date and signature for each role.
+
+    :param case: what is to be written by hand above them, so that a page without a name can be filed; None for nothing.
+    """
     cells = ("Name", "Date", "Signature")
     rows = [
         element(
@@ -178,6 +181,8 @@ def signature_lines(roles: Sequence[Content] = ("Reviewed by", "Medical physicis
         )
         for role in roles
     ]
+    if case is not None:
+        rows.insert(0, element("tr", element("th", case, scope="row"), element("td", colspan="3")))
     return element("table", element("caption", "To be signed by hand"), element("tbody", *rows), class_="sign")
 
 
@@ -192,6 +197,11 @@ def figure_text(value: float | None, digits: int = 1, unit: str = "", *, sign: b
     rounded = round(float(value), digits) + 0.0
     number = f"{rounded:+.{digits}f}" if sign and rounded else f"{rounded:.{digits}f}"
     return f"{number} {unit}" if unit and unit != "%" else f"{number}{unit and ' '}{unit}"
+
+
+def in_words(definition: str) -> str:
+    """A definition of a JSON file's figure as it reads beside a table, where there is no null."""
+    return definition.replace("null", "none")
 
 
 def page(title: str, *content: Content, running: str = "For research use only", language: str = "en") -> str:

@@ -32,12 +32,12 @@ from P2SAMSlicerLib.report.page import (
     element,
     facts,
     figure_text,
+    in_words,
     join,
     notice,
     page,
     paragraph,
     picture,
-    plain_or,
     section,
     signature_lines,
     table,
@@ -53,6 +53,19 @@ __all__ = ["ReportIdentity", "write_patient_report"]
 
 HTML_NAME, JSON_NAME = "report.html", "report.json"
 TITLE = "Contours carried to follow-up CTs"
+
+#: Columns of the review record by the fields that they show.
+_REVIEW_TITLES = {
+    "decision": "Decision",
+    "reviewer": "Reviewer",
+    "time": "Time",
+    "volume_before_ml": "Before, ml",
+    "volume_after_ml": "After, ml",
+    "dice": "Dice",
+    "mean_surface_mm": "Mean surface change, mm",
+    "hd95_mm": "HD95, mm",
+    "edited": "Edited",
+}
 
 #: Pictures take at most so much of the page (their own bytes; in the page it is a third more), so that it can be mailed and
 #: opened anywhere. Where there are more, the least doubtful are left out, and that is said.
@@ -72,7 +85,7 @@ def write_patient_report(
 
     :param out: folder for ``report.html`` and ``report.json``; made if needed.
     :param visit_folders: of all follow-ups in their order, failed ones too. A folder that cannot be read is told of.
-    :param prior: the first visit, see :func:`~P2SAMSlicerLib.report.report_content.report_content`.
+    :param prior: the visit that was contoured, see :func:`~P2SAMSlicerLib.report.report_content.report_content`.
     :param identity: None for a report without name, id and date.
     :param reviews: by the visit's label.
     :param overwrite: replace a report that is there.
@@ -124,7 +137,7 @@ def report_page(content: Mapping[str, Any], pngs: Sequence[Mapping[str, bytes]])
         section(
             "Signature",
             paragraph("The signer has looked at the contours themselves, and not at this report alone."),
-            signature_lines(),
+            signature_lines(case=None if content["patient"] else "Patient or study number, by hand"),
             anchor="signature",
         ),
         element(
@@ -194,7 +207,7 @@ def _summary(content: Mapping[str, Any]) -> Markup:
     """Visit by visit and segment by segment."""
     prior = content["prior"]
     rows: list[list[Content]] = []
-    state = "first visit, approved" if prior["approved"] else "first visit, no approval recorded"
+    state = "prior, approved" if prior["approved"] else "prior, no approval recorded"
     for each in prior["segments"]:
         rows.append([visit_name(prior), name_of(each["name"]), state, NONE, figure_text(each["volume_ml"], 2), *[NONE] * 3, ""])
     for visit in content["visits"]:
@@ -202,7 +215,7 @@ def _summary(content: Mapping[str, Any]) -> Markup:
             rows.append([visit_name(visit), NONE, outcome_badge(visit["outcome"]), *[NONE] * 5, visit["reason"]])
         rows += [_summary_row(visit, segment) for segment in visit["segments"]]
     columns = [
-        *("Visit", "Segment", "State", "Review priority", "Volume, ml", "Change, %", "From first visit, %"),
+        *("Visit", "Segment", "State", "Review priority", "Volume, ml", "Change, %", "From the prior, %"),
         *("Shift, mm", "What speaks against it"),
     ]
     caption = "All visits and segments"
@@ -212,7 +225,7 @@ def _summary(content: Mapping[str, Any]) -> Markup:
         " 0 to 1, larger is to be looked at first. Each figure is defined under its visit.",
         kind="note",
     )
-    warnings = notice(bullets(prior["warnings"]), title="Warnings about the first visit") if prior["warnings"] else Markup("")
+    warnings = notice(bullets(prior["warnings"]), title="Warnings about the prior") if prior["warnings"] else Markup("")
     shown = table(caption, columns, rows, numeric=(3, 4, 5, 6), wide=[8])
     return section("Summary", shown, note, warnings, anchor="summary")
 
@@ -241,7 +254,7 @@ def _trends(content: Mapping[str, Any]) -> Markup:
         caption = join(
             [
                 paragraph(join(key, " ")),
-                "Filled: first visit, or accepted by a reviewer. Open: UNREVIEWED. Cross at the bottom: no contour was made."
+                "Filled: the prior, or accepted by a reviewer. Open: UNREVIEWED. Cross at the bottom: no contour was made."
                 " Dotted line: nothing could be carried to that visit. The volume is the reviewed one where the contour was"
                 " accepted; the shift is that of the tool's contour from the registered one of its reference.",
             ]
@@ -276,7 +289,7 @@ def _reviews(content: Mapping[str, Any]) -> Markup:
         *("HD95, mm", "Dice"),
     ]
     shown = table("Who decided on which contour, and how far it was changed by hand", columns, rows, numeric=range(5, 10))
-    meaning = bullets([f"{key}: {words}" for key, words in REVIEW_DEFINITIONS.items()])
+    meaning = facts("What it means", [(_REVIEW_TITLES[key], in_words(text)) for key, text in REVIEW_DEFINITIONS.items()])
     return section("Review record", shown, meaning, anchor="review-record", new_page=True)
 
 
@@ -289,5 +302,5 @@ def _left_out(count: int) -> Markup:
 
 
 def _slice_definitions() -> Markup:
-    wanted = ("index", "position_mm", "review_priority")
-    return facts("Columns of the slices", [(key, plain_or(SLICE[key])) for key in wanted])
+    wanted = {"index": "Slice", "position_mm": "Position, mm", "review_priority": "Review priority"}
+    return facts("Columns of the slices", [(title, in_words(SLICE[key])) for key, title in wanted.items()])

@@ -35,7 +35,7 @@ PRIORITY_STATEMENT = STATEMENT[2]
 
 #: Figures that only the report has.
 REPORT_DEFINITIONS = {
-    "change_from_prior_percent": "100 (volume / volume on the first visit - 1); the volume is the reviewed one once the contour"
+    "change_from_prior_percent": "100 (volume / volume on the prior - 1); the volume is the reviewed one once the contour"
     " was accepted, else that of the contour as the tool drew it",
     "shift_length_mm": "length of the centroid shift",
 }
@@ -121,7 +121,7 @@ def _patient(identity: ReportIdentity) -> dict[str, str]:
 
 
 def _prior(prior: Mapping[str, Any], visits: Sequence[VisitContent]) -> dict[str, Any]:
-    """The first visit: what the caller says, and volumes from the visits that were carried from it where he says none."""
+    """The prior: what the caller says, and volumes from the visits that were carried from it where he says none."""
     label = one_text(prior.get("label")) or "visit_1"
     volumes: dict[str, float | None] = {}
     listed = prior.get("segments")

@@ -125,7 +125,7 @@ def _draw(series: Sequence[Sequence[TrendPoint]], failed: Sequence[float], by_da
     volume, change, shift = figure.subplots(1, 3)
     for axes, title, name in (
         (volume, "Volume, ml", "volume_ml"),
-        (change, "Change from the first visit, %", "change_percent"),
+        (change, "Change from the prior, %", "change_percent"),
         (shift, "Centroid shift, mm", "shift_mm"),
     ):
         for points, (color, marker, _) in zip(series, LOOKS, strict=False):
@@ -141,7 +141,7 @@ def _draw(series: Sequence[Sequence[TrendPoint]], failed: Sequence[float], by_da
     for axes in (volume, shift):
         axes.set_ylim(bottom=0.0)
     marks = [
-        Line2D([], [], color="0.3", marker="o", linestyle="", label="first visit, or accepted by a reviewer"),
+        Line2D([], [], color="0.3", marker="o", linestyle="", label="prior, or accepted by a reviewer"),
         Line2D([], [], color="0.3", marker="o", markerfacecolor="white", linestyle="", label="unreviewed"),
         Line2D([], [], color="0.3", marker="x", linestyle="", label="no contour"),
     ]
@@ -162,7 +162,9 @@ def _line(axes: Axes, points: Sequence[tuple[float, float | None, TrendPoint]], 
             axes.plot(place, 0.03, "x", color=color, transform=axes.get_xaxis_transform(), markersize=7, clip_on=False)
         else:
             face = color if point.accepted else "white"
-            axes.plot(place, value, marker, color=color, markerfacecolor=face, markersize=6.5, markeredgewidth=1.5)
+            # Whole where it lies on an axis, as a shift of zero does.
+            looks = {"color": color, "markerfacecolor": face, "markersize": 6.5, "markeredgewidth": 1.5}
+            axes.plot(place, value, marker, **looks, clip_on=False, zorder=3)
 
 
 def _axes(axes: Axes, title: str, places: Sequence[float], by_day: bool) -> None:

@@ -17,6 +17,7 @@ from P2SAMSlicerLib.report.page import (
     bullets,
     facts,
     figure_text,
+    in_words,
     join,
     notice,
     paragraph,
@@ -37,7 +38,7 @@ _FIGURES: tuple[tuple[str, str, str, Callable[[Mapping[str, Any]], str]], ...] =
     ("Volume", "volume_ml", "ml", lambda s: figure_text(s["volume_ml"], 2)),
     ("Change of volume", "volume_change_percent", "%", lambda s: figure_text(s["volume_change_percent"], 1, sign=True)),
     (
-        "Change from the first visit",
+        "Change from the prior",
         "change_from_prior_percent",
         "%",
         lambda s: figure_text(s["change_from_prior_percent"], 1, sign=True),
@@ -156,7 +157,7 @@ def _figures(visit: Mapping[str, Any]) -> Markup:
         rows: list[list[Content]] = []
         for title, key, unit, shown in _FIGURES:
             head = f"{title}, {unit}" if unit else title
-            rows.append([head, *(shown(each) for each in some), meanings[key]])
+            rows.append([head, *(shown(each) for each in some), in_words(meanings[key])])
         removed = [plain_or(each["removals"]) for each in some]
         rows.append(["Clean-up", *removed, meanings["removals"]])
         columns = ["Figure", *(name_of(each["segment"]) for each in some), "What it means"]
@@ -189,7 +190,9 @@ def _registration(visit: Mapping[str, Any]) -> Markup:
         for title, key, unit in _REGISTRATION:
             values = [source.get(key) for source in (body, *(each["registration"] for each in some))]
             if any(value is not None for value in values):
-                rows.append([f"{title}, {unit}" if unit else title, *(_value(value) for value in values), REGISTRATION[key]])
+                rows.append(
+                    [f"{title}, {unit}" if unit else title, *(_value(value) for value in values), in_words(REGISTRATION[key])]
+                )
         reasons = [plain_or(each["registration"].get("reasons"), "no check objected") for each in some]
         rows.append(["Objections", plain_or(body.get("reasons"), "no check objected"), *reasons, REGISTRATION["reasons"]])
         columns = ["Figure", "Body", *(f"Near {name_of(each['segment'])}" for each in some), "What it means"]
@@ -230,7 +233,8 @@ def _exports(exports: Sequence[Mapping[str, Any]]) -> Markup:
             )
     columns = ["File", "Contour in it", "Written, ml", "Read back, ml", "Change, %", "Dice"]
     caption = "DICOM files of this visit: unapproved, in new objects, and what writing and reading changes"
-    meaning = bullets([f"{key}: {words}" for key, words in EXPORT_DEFINITIONS.items()])
+    titles = dict(zip(EXPORT_DEFINITIONS, columns[2:], strict=True))
+    meaning = facts("What it means", [(titles[key], in_words(words)) for key, words in EXPORT_DEFINITIONS.items()])
     return section("Exports", table(caption, columns, rows, numeric=(2, 3, 4, 5)), meaning, level=3)
 
 
