@@ -3,6 +3,7 @@
 This file only wires: the panel's parts are in ``P2SAMSlicerGui``, everything else is in ``P2SAMSlicerLib``.
 """
 
+import os
 import time
 from typing import Annotated, Any
 
@@ -192,7 +193,8 @@ class P2SAMSlicerLogic(ScriptedLoadableModuleLogic):
         self._timer: Any = None
         #: Updates of contours with edited prompts (:class:`P2SAMSlicerLib.mrml.prompt_update.PromptUpdates`), or None.
         self.updates: Any = None
-        #: The latest run (:class:`P2SAMSlicerLib.mrml.propagation_run.PropagationRun`), or None.
+        #: The latest run (:class:`P2SAMSlicerLib.mrml.propagation_run.PropagationRun`, of files
+        #: :class:`P2SAMSlicerLib.mrml.patient_run.PatientRun`), or None.
         self.lastRun: Any = None
 
     def getParameterNode(self) -> Any:
@@ -262,20 +264,79 @@ class P2SAMSlicerLogic(ScriptedLoadableModuleLogic):
         return self.waitForRun()
 
     def propagatePatient(
-        self, patient: Any, segmentIDs: Any = None, options: Any = None, progressCallback: Any = None, **settings: Any
+        self,
+        patient: Any = None,
+        segmentIDs: Any = None,
+        options: Any = None,
+        progressCallback: Any = None,
+        out: Any = None,
+        priorCt: Any = None,
+        priorContours: Any = None,
+        followUps: Any = None,
+        load: bool = True,
+        overwrite: bool = False,
+        **settings: Any,
     ) -> list[Any]:
-        """Carry a patient's contours to all later visits.
+        """Carry a patient's contours to all later visits: visits in the scene, or files as ``p2sam patient`` takes them.
 
-        :param patient: item of the subject hierarchy, or its name. The earliest visit with a segmentation is the prior.
-        :param settings: as of :meth:`propagate`.
-        :return: as there.
-        :raises ValueError: it is not plain which CT is which visit's.
+        :param patient: item of the subject hierarchy, or its name: the earliest visit with a segmentation is the prior. Or the
+            path of a folder with the patient's visits, where ``out`` is given; or None, where the files are named.
+        :param segmentIDs: ids of the segments to carry; for files the structures' names; all if None.
+        :param out: folder for the results; for files only.
+        :param priorCt: a CT file or DICOM folder, with ``priorContours`` on it and ``followUps`` like it.
+        :param load: show the follow-ups of files and what was carried to them in the scene.
+        :param overwrite: replace results that were made from other files or settings.
+        :param settings: as of :meth:`propagate`; for files those of :class:`P2SAMSlicerLib.patient.plan.PatientSettings`:
+            ``prior``, ``followups``, ``carried_from``, ``dicom``, ``identified`` and those of the model.
+        :return: as of :meth:`propagate`; for files also ``lastRun.visits`` and ``lastRun.report`` tell where the results are.
+        :raises ValueError: it is not plain which CT is which visit's, or the files cannot be used.
+        :raises RuntimeError: as of :meth:`propagate`.
         """
+        if out is not None:
+            from P2SAMSlicerLib.mrml.patient_run import patient_request
+
+            names = (segmentIDs,) if isinstance(segmentIDs, str) else tuple(segmentIDs or ())
+            named = any(each is not None for each in (priorCt, priorContours, followUps))
+            given = (priorCt, priorContours, followUps) if named else None
+            request = patient_request(patient, given, out, names, options, overwrite=overwrite, **settings)
+            self.startPatient(request, progressCallback or (lambda _progress: None), load=load)
+            return self.waitForRun()
+        if any(each is not None for each in (priorCt, priorContours, followUps)) or isinstance(patient, os.PathLike):
+            raise ValueError("name the folder for the results (out) of a patient in files")
         from P2SAMSlicerLib.mrml.patient_visits import visits_of
 
         visits = visits_of(patient)
         settings["progressCallback"] = progressCallback
         return self.propagate(visits.prior, visits.segmentation, visits.followups, segmentIDs, options, **settings)
+
+    def startPatient(self, request: Any, progressCallback: Any, load: bool = True) -> None:
+        """Begin a run on a patient in files; :meth:`poll` takes it on.
+
+        :param request: :class:`P2SAMSlicerLib.worker.messages.CarryPatient`.
+        :raises ValueError: another run is under way.
+        """
+        from P2SAMSlicerLib.packages import check_packages
+
+        check_packages()
+        from P2SAMSlicerLib.mrml.patient_run import PatientRun
+
+        self.lastRun = PatientRun(self.client, request, self._told(progressCallback, 1, 1), load=load)
+
+    def _told(self, progressCallback: Any, followUps: int, segments: int) -> Any:
+        """What a run tells its steps: an estimate of how long it takes goes to the script.
+
+        :raises ValueError: another run is under way.
+        """
+        from P2SAMSlicerLib.run_progress import ProgressEstimate
+
+        if self.running or self.updating:
+            raise ValueError("another run is under way: wait for it, or cancel it")
+        estimate, began = ProgressEstimate(followUps, segments), time.monotonic()
+
+        def told(stage: str, done: int, total: int, message: str) -> None:
+            progressCallback(estimate.step(stage, done, total, message, time.monotonic() - began))
+
+        return told
 
     def start(self, request: Any, progressCallback: Any) -> None:
         """Begin a run; :meth:`poll` takes it on.
@@ -287,16 +348,8 @@ class P2SAMSlicerLogic(ScriptedLoadableModuleLogic):
 
         check_packages()
         from P2SAMSlicerLib.mrml.propagation_run import PropagationRun
-        from P2SAMSlicerLib.run_progress import ProgressEstimate
 
-        if self.running or self.updating:
-            raise ValueError("another run is under way: wait for it, or cancel it")
-        estimate = ProgressEstimate(len(request.followups), len(request.prior_ids()) if request.segmentation else 1)
-        began = time.monotonic()
-
-        def told(stage: str, done: int, total: int, message: str) -> None:
-            progressCallback(estimate.step(stage, done, total, message, time.monotonic() - began))
-
+        told = self._told(progressCallback, len(request.followups), len(request.prior_ids()) if request.segmentation else 1)
         self.lastRun = PropagationRun(self.client, request, told)
 
     def poll(self) -> None:
@@ -348,6 +401,28 @@ class P2SAMSlicerLogic(ScriptedLoadableModuleLogic):
         """Take in the answer to edited prompts if it came."""
         if self.updates is not None:
             self.updates.poll()
+
+    def exportReport(
+        self, resultNodes: Any, folder: Any, dicom: bool = True, identified: bool = False, overwrite: bool = False
+    ) -> Any:
+        """Write a report to sign on results in the scene, their visits' folders, and RTSTRUCT and SEG: all of it or nothing.
+
+        :param resultNodes: segmentation nodes of results of one prior: a node, or several.
+        :param folder: where to; made if needed.
+        :param dicom: write RTSTRUCT and SEG of follow-ups that came from Slicer's DICOM database.
+        :param identified: name the patient and the dates in the report; it is anonymous otherwise.
+        :param overwrite: replace what an earlier export left in the folder.
+        :return: :class:`P2SAMSlicerLib.mrml.report_export.ExportedReport`, with what was left out and why.
+        :raises ValueError: there is no result, or it cannot be reported on.
+        :raises OSError: the folder has a report already, or cannot be written.
+        """
+        from P2SAMSlicerLib.packages import check_packages
+
+        check_packages()
+        from P2SAMSlicerLib.mrml.report_export import export_report
+
+        nodes = list(resultNodes) if isinstance(resultNodes, (list, tuple)) else [resultNodes]
+        return export_report(nodes, folder, dicom=dicom, identified=identified, overwrite=overwrite)
 
     def cancel(self) -> None:
         """End the run, and the worker process with all that it started, at once; the answer to edited prompts is given up."""

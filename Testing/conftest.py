@@ -6,6 +6,7 @@ import ipaddress
 import os
 import shutil
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -175,7 +176,8 @@ def tool() -> Callable[[str], str]:
     ``REQUIRE_TOOLS=1``, as in CI, which installs these programs."""
 
     def find(name: str) -> str:
-        found = shutil.which(name)
+        # Some come with a Python package, and lie beside the interpreter.
+        found = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
         if found is None:
             message = f"the program {name} is not installed"
             if os.environ.get("REQUIRE_TOOLS") == "1":

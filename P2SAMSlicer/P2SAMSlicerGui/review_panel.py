@@ -18,6 +18,7 @@ from P2SAMSlicerLib.mrml.slice_views import emphasize, go_to, show_registered, s
 from P2SAMSlicerLib.mrml.volume_chart import make_chart, results_by_visit
 from slicer.i18n import tr as _
 
+from P2SAMSlicerGui.report_button import ReportButton
 from P2SAMSlicerGui.results_table import ResultRow, ResultsTable
 from P2SAMSlicerGui.slices_table import SlicesTable
 
@@ -43,6 +44,7 @@ class ReviewPanel:
         self._contours: list[tuple[Any, int]] = []
         self._results = ResultsTable(ui.resultsTable, self.choose)
         self._slices = SlicesTable(ui.slicesTable, self.look_at)
+        self._report = ReportButton(ui.reportButton, logic)
         self._observed: list[tuple[Any, int]] = []
         self._scrolled_to: int | None = None
         self._dwell = qt.QTimer()
@@ -142,6 +144,7 @@ class ReviewPanel:
             button = getattr(self._ui, name)
             button.enabled, button.toolTip = not why, why or hint
         self._ui.plotButton.enabled = any(not each.obstacle for each in self._results.rows)
+        self._report.refresh(self._results.rows, self.row)
 
     def _seen(self, index: int) -> None:
         assert self.row is not None

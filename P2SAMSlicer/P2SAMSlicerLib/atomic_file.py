@@ -49,7 +49,7 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(out_dir: Path | str) -> Iterator[Path]:
+def atomic_folder(out_dir: Path | str, last: str = "") -> Iterator[Path]:
     """Write a set of files into a folder: all of them or none.
 
     The caller writes into the yielded hidden folder, which lies on the same file system as ``out_dir``. At the end of the
@@ -59,6 +59,7 @@ def atomic_folder(out_dir: Path | str) -> Iterator[Path]:
     ``.p2sam-*``, or, killed during the moves themselves, some files new and the others old, each of them whole.
 
     :param out_dir: the folder for the results; it and its parents are made if needed.
+    :param last: name of the file that says that the others are there: it moves after them, so that it never says so too soon.
     :raises OutputError: no space, no permission, or a file stands in the way.
     """
     target = Path(out_dir)
@@ -79,7 +80,7 @@ def atomic_folder(out_dir: Path | str) -> Iterator[Path]:
             if file.is_file():
                 _flush_file(file)
         if target.exists():
-            _move_into(stage, target, work / "old")
+            _move_into(stage, target, work / "old", last)
         else:
             stage.replace(target)
         _flush_folder(target)
@@ -186,12 +187,12 @@ def _make_folders(folder: Path, made: list[Path]) -> None:
         made.append(each)
 
 
-def _move_into(stage: Path, target: Path, backups: Path) -> None:
-    """Move everything below ``stage`` to the same place below ``target``, or nothing."""
+def _move_into(stage: Path, target: Path, backups: Path, last: str) -> None:
+    """Move everything below ``stage`` to the same place below ``target``, the file named ``last`` at the end; or nothing."""
     backups.mkdir()
     undo: list[Callable[[], object]] = []
     try:
-        for number, source in enumerate(sorted(stage.rglob("*"))):
+        for number, source in enumerate(sorted(stage.rglob("*"), key=lambda path: (path == stage / last, path))):
             goal = target / source.relative_to(stage)
             if source.is_dir():
                 if not goal.is_dir():

@@ -5,6 +5,7 @@ The share comes from what the stages cost on average; the remaining time goes by
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 #: Stages of one follow-up in order, what people call them, and their usual share of its time.
@@ -20,6 +21,8 @@ STAGES: dict[str, tuple[str, float]] = {
 PAPER_STAGE = "segment"
 #: Stages that come once in a run, and not with every follow-up.
 ONCE = ("reading", "model")
+#: How a run says which of several follow-ups it is at.
+_COUNTED = re.compile(r"follow-up \d+ of (\d+)")
 #: Below this share nothing is said about the remaining time.
 TELLING_SHARE = 0.1
 
@@ -72,6 +75,8 @@ class ProgressEstimate:
 
         :param elapsed_s: seconds since the run began.
         """
+        if count := _COUNTED.match(message):  # a patient's visits are counted only when they are found
+            self._followups = max(self._followups, int(count[1]))
         if stage == "registration" and self._stage not in ("registration", *ONCE, ""):
             self._visit, self._segment = min(self._visit + 1, self._followups - 1), 0
         elif (stage == "encode" and self._stage in ("decode", "choose")) or (stage == self._stage == PAPER_STAGE and done <= 1):

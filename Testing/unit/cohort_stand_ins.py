@@ -13,7 +13,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,18 +55,17 @@ def planner_for(settings: PatientSettings) -> Planner:
         if (row.folder / "unplannable").exists():
             raise InputError(f"{row.folder.name}: two patients in one folder")
         prior = PatientVisit(1, "visit_1", 0, None, CtSource((), False))
-        orders = []
+        orders: list[VisitOrder] = []
         for number, file in enumerate(files, start=2):
             visit = PatientVisit(number, file.stem, 7 * number, None, CtSource((file,), False))
-            reference = prior
+            references: tuple[PatientVisit, ...] = (prior,)
             if settings.carried_from == "previous" and orders:
                 last = orders[-1]
-                reference = PatientVisit(
-                    number - 1, last.followup.label, None, None, last.followup.ct, (ContourSource(last.out / "contours"),)
-                )
-            order = VisitOrder((reference,), visit, out / visit.label, model="stub", device="cpu", threads=settings.threads)
+                contours = (ContourSource(last.out / "contours"),)
+                references = (prior, replace(last.followup, contours=contours))
+            order = VisitOrder(references, visit, out / visit.label, model="stub", device="cpu", threads=settings.threads)
             orders.append(order)
-        return PatientPlan(row, tuple(orders), {"label": "visit_1"})
+        return PatientPlan(row, tuple(orders))
 
     return plan
 
@@ -90,6 +90,8 @@ def carry(notes: Path, order: VisitOrder, model: str) -> None:
     (file,) = order.followup.ct.paths
     name = f"{order.out.parent.name}-{order.followup.label}"
     attempt = note(notes, f"carried-{name}", str(os.getpid()))
+    for source in order.references[-1].contours:
+        note(notes, f"reference-{name}", "there" if source.path.is_file() else "absent")
     words = file.read_text(encoding="utf-8")
     what, _, value = words.partition(" ")
     if what == "sleep":
@@ -139,17 +141,17 @@ def is_finished(order: VisitOrder) -> bool:
     (file,) = order.followup.ct.paths
     try:
         found = json.loads((order.out / "visit.json").read_text(encoding="utf-8"))
-        return found["outcome"] == "done" and found["key"] == key_of(file.read_text(encoding="utf-8"), order)
+        return bool(found["outcome"] == "done" and found["key"] == key_of(file.read_text(encoding="utf-8"), order))
     except (OSError, ValueError, KeyError):
         return False
 
 
-def write_report(out: Path, folders: Sequence[Path], prior: Mapping[str, Any]) -> None:
+def write_report(out: Path, prior: PatientVisit, orders: Sequence[VisitOrder]) -> None:
     """A report that says which visits it is about."""
-    assert prior == {"label": "visit_1"}
+    assert prior.label == "visit_1"
     with atomic_folder(out) as stage:
         for name in ("report.html", "report.json"):
-            (stage / name).write_text(" ".join(folder.name for folder in folders))
+            (stage / name).write_text(" ".join(order.followup.label for order in orders))
 
 
 def record_failure(order: VisitOrder, reason: str) -> None:
@@ -175,9 +177,8 @@ def main() -> int:
 
     notes, arguments = Path(sys.argv[1]), sys.argv[2:]
     real = run.run_cohort
-    run.run_cohort = partial(  # type: ignore[assignment]
-        real, planner_for=planner_for, functions=functions(notes), record_failure=record_failure
-    )
+    stood_in: Any = partial(real, planner_for=planner_for, functions=functions(notes), record_failure=record_failure)
+    run.run_cohort = stood_in
     return command(["cohort", *arguments])
 
 

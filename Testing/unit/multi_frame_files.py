@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from pydicom import Dataset
 from pydicom.dataset import FileDataset
-from pydicom.uid import EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage, generate_uid
+from pydicom.uid import UID, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage, generate_uid
 
 __all__ = ["EnhancedCTImageStorage", "LegacyConvertedEnhancedCTImageStorage", "make_multi_frame"]
 
@@ -27,7 +27,7 @@ def _group(**tags: Any) -> Dataset:
 
 
 def make_multi_frame(
-    slices: Sequence[FileDataset], sop_class: str = EnhancedCTImageStorage, *, shared: bool = True, **tags: Any
+    slices: Sequence[FileDataset], sop_class: UID = EnhancedCTImageStorage, *, shared: bool = True, **tags: Any
 ) -> FileDataset:
     """One object whose frames are these slices, in this order.
 

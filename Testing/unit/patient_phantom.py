@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from P2SAMSlicerLib.dicom.ct_writer import WrittenPatient, write_ct_series
@@ -33,11 +34,13 @@ class CopyEngine:
     :ivar calls: label of the reference, names of the segments, label of the follow-up.
     :ivar answer: makes the result of one segment.
     :ivar faults: what is raised for a follow-up, by its label.
+    :ivar loaded: how often the model was loaded.
     """
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, tuple[str, ...], str]] = []
         self.faults: dict[str, BaseException] = {}
+        self.loaded = 0
         self.answer: Callable[[str, Segment, Volume], SegmentResult] = self.copied
 
     @staticmethod
@@ -53,6 +56,10 @@ class CopyEngine:
             volume_change_percent=0.0,
             registration={"local_correlation": 0.9, "reasons": []},
         )
+
+    def load_model(self, *_arguments: Any, **_options: Any) -> Any:
+        self.loaded += 1
+        return SimpleNamespace(device="cpu")
 
     def propagate(
         self,

@@ -110,18 +110,16 @@ def write(dataset: FileDataset, path: Path) -> Path:
 
 def reference(grid: Grid, **fields: Any) -> CtReference:
     """The images behind a CT on a grid."""
-    slices = tuple(
-        SliceReference(
-            CTImageStorage, f"1.2.3.4.{k + 1}", None, tuple(float(v) for v in grid.to_physical(np.array([[0, 0, k]]))[0])
-        )
-        for k in range(grid.shape[0])
-    )
+    slices = []
+    for k in range(grid.shape[0]):
+        x, y, z = (float(value) for value in grid.to_physical(np.array([[0.0, 0.0, k]]))[0])
+        slices.append(SliceReference(CTImageStorage, f"1.2.3.4.{k + 1}", None, (x, y, z)))
     values: dict[str, Any] = {
         "header": item(PatientID=PATIENT, PatientName=NAME),
         "study_uid": STUDY,
         "series_uid": SERIES,
         "frame_of_reference_uid": FRAME,
-        "slices": slices,
+        "slices": tuple(slices),
     }
     return CtReference(**(values | fields))
 

@@ -90,6 +90,7 @@ def test_phases_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "50 % (4D 1)" in lines[3]
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
 def test_words_of_a_file_neither_steer_the_terminal_nor_hide_as_codes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

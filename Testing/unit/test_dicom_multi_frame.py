@@ -18,7 +18,7 @@ from P2SAMSlicerLib.dicom.series import dicom_ct_of, read_ct_series, read_dicom_
 from P2SAMSlicerLib.errors import InputError
 from pydicom.dataset import FileDataset
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, JPEGLSNearLossless, RLELossless
+from pydicom.uid import UID, JPEG2000Lossless, JPEGLSLossless, JPEGLSNearLossless, RLELossless
 
 SHUFFLED = (3, 0, 4, 1, 2)
 
@@ -53,7 +53,7 @@ def refusal(folder: Path, *objects: FileDataset) -> str:
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS.values(), ids=ORIENTATIONS.keys())
 @pytest.mark.parametrize("sop_class", [EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage])
-def test_a_multi_frame_object_equals_its_classic_slices(tmp_path: Path, orientation: tuple[float, ...], sop_class: str) -> None:
+def test_a_multi_frame_object_equals_its_classic_slices(tmp_path: Path, orientation: tuple[float, ...], sop_class: UID) -> None:
     slices = make_series(orientation)
     classic = read_dicom_series(save(tmp_path / "classic", slices))
     found = read(tmp_path / "multi", make_multi_frame([slices[k] for k in SHUFFLED], sop_class))

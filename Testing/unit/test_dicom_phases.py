@@ -71,7 +71,7 @@ def test_a_percentage_that_stands_alone_is_no_phase() -> None:
 
 
 def test_phases_of_other_patients_studies_and_frames_are_other_groups() -> None:
-    others = [{"patient_id": "B"}, {"study_uid": "1.2"}, {"frame_of_reference_uid": "1.8"}]
+    others: list[dict[str, Any]] = [{"patient_id": "B"}, {"study_uid": "1.2"}, {"frame_of_reference_uid": "1.8"}]
     for change in others:
         assert grouped(ct("0%"), ct("50%"), ct("0%", **change), ct("50%", **change)) == [
             (0, "4D 1"),
@@ -181,7 +181,11 @@ def test_real_slices_at_one_place_are_no_phases(shared_data: Path) -> None:
 def test_two_visits_are_paired_from_their_files(tmp_path: Path) -> None:
     for visit, (date, stated) in enumerate([("20240101", ("0%", "50%")), ("20240122", ("2%", "T=48"))]):
         for number, words in enumerate((*stated, "AVG 0-90%")):
-            tags = {"StudyInstanceUID": f"1.5.{visit}", "SeriesInstanceUID": f"1.6.{visit}.{number}", "AcquisitionDate": date}
+            tags: dict[str, Any] = {
+                "StudyInstanceUID": f"1.5.{visit}",
+                "SeriesInstanceUID": f"1.6.{visit}.{number}",
+                "AcquisitionDate": date,
+            }
             save(tmp_path / f"{visit}{number}", make_series(count=2, SeriesDescription=words, **tags))
     index = index_folder(tmp_path)
     assert len(index.of_kind(SeriesKind.CT)) == 6

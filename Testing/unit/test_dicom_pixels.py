@@ -67,7 +67,7 @@ def test_the_rescale_is_read_and_absent_means_unchanged() -> None:
     assert rescale(make_slice(values()), Path("a.dcm"), "folder") == (1.0, 0.0)
 
 
-@pytest.mark.parametrize(("slope", "intercept"), [("0", "0"), ("1e999", "0"), ("1", "-1e999")])
+@pytest.mark.parametrize(("slope", "intercept"), [("0", "0"), ("1e999", "0"), ("1", "-1e999"), ("40000", "0"), ("1", "1e12")])
 def test_an_impossible_rescale_is_refused(slope: str, intercept: str) -> None:
     dataset = make_slice(values(), RescaleSlope=slope, RescaleIntercept=intercept)
     with pytest.raises(InputError, match=r"^folder: a\.dcm has no usable rescale slope and intercept$"):

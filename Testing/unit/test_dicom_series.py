@@ -306,6 +306,13 @@ def test_slices_without_preamble_are_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_dicom_series(folder).array, hu_array())
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(0, 6), (65535, 65535)])
+def test_images_of_no_possible_size_are_refused(tmp_path: Path, rows: int, columns: int) -> None:
+    assert f"5 slices of {rows} x {columns} pixels are no CT" in refusal(
+        save(tmp_path / "s", make_series(Rows=rows, Columns=columns))
+    )
+
+
 def test_a_single_slice_is_refused(tmp_path: Path) -> None:
     assert "only one slice (001.dcm)" in refusal(save(tmp_path / "s", make_series(count=1)))
 

@@ -22,7 +22,8 @@ SPACING_X, SPACING_Y = 0.9, 0.7
 
 def field(points: NDArray[np.float64]) -> NDArray[np.float64]:
     """HU at LPS points: linear, so that linear interpolation has to give it exactly."""
-    return points @ np.array([3.0, -2.0, 5.0]) + 100.0
+    values: NDArray[np.float64] = points @ np.array([3.0, -2.0, 5.0]) + 100.0
+    return values
 
 
 def slices_at(positions: list[list[float]], orientation: tuple[float, ...] = AXIAL, **tags: Any) -> list[FileDataset]:

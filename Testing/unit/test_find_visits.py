@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 from P2SAMSlicerLib.dicom.ct_writer import WrittenPatient
@@ -145,7 +146,7 @@ def test_dicom_visits_are_told_by_study_and_date_however_they_lie(tmp_path: Path
 
 
 @pytest.mark.parametrize("tags", [{"StructureSetLabel": "UNREVIEWED P2SAM"}, {"ManufacturerModelName": "P2SAMSlicer"}])
-def test_a_structure_set_of_this_tool_is_never_a_physicians(tmp_path: Path, tags: dict[str, str]) -> None:
+def test_a_structure_set_of_this_tool_is_never_a_physicians(tmp_path: Path, tags: dict[str, Any]) -> None:
     write_dicom_visit(tmp_path, date(2024, 1, 10), [gtv()], ApprovalStatus="APPROVED", **tags)
     (found,) = find_visits(tmp_path)
     assert found.contours == ()

@@ -201,6 +201,13 @@ def test_whatever_is_imported_is_a_declared_dependency(folder: str, extras: tupl
         # The benchmark's peer, which the library does without where it is not installed.
         assert "itk-elastix" in {Requirement(line).name for line in project["optional-dependencies"]["test"]}
         del found["itk"]
+    if folder.endswith("Lib"):
+        # An extra, for one room of the house only.
+        extra = {name for name in ("dask", "distributed", "pyarrow") if name in found}
+        rooms = [path for path in (ROOT / folder).iterdir() if path.is_dir() and path.name != "cohort"]
+        assert not [room.name for room in rooms if extra & set(imported_packages(room))]
+        assert {Requirement(line).name for line in project["optional-dependencies"]["cohort"]} >= extra
+        found = {name: file for name, file in found.items() if name not in extra}
     if folder == "Testing":
         # The host of the GUI tests, which makes the modules that exist only in Slicer, and the module that it loads.
         provided |= {"host", "qt", "ctk", "SampleData", "PyTorchUtils", "P2SAMSlicer"}

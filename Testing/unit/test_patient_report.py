@@ -6,7 +6,7 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from P2SAMSlicerLib.report import patient_report, trends
 from P2SAMSlicerLib.report.patient_report import ReportIdentity, write_patient_report
 from P2SAMSlicerLib.report.review_record import ReviewRecord
 from test_report_page import Tags
-from visit_folders import PRIOR, small_pictures, small_result, write_failed_visit, write_patient, write_visit_folder
+from visit_folders import PRIOR, small_result, write_failed_visit, write_patient, write_visit_folder
 
 REVIEWS = {
     "visit_2": [ReviewRecord("GTV", "accepted", "A. Physicist", "2026-01-01T10:00:00+00:00", 3.0, 3.2, 0.96, 0.4, 1.5, True)],
@@ -37,6 +37,15 @@ def reported(visited: Sequence[Path], tmp_path_factory: pytest.TempPathFactory) 
     """The usual report: page, content, file."""
     html, js = write_patient_report(tmp_path_factory.mktemp("report"), visited, prior=PRIOR, reviews=REVIEWS)
     return html.read_text(encoding="utf-8"), json.loads(js.read_text(encoding="utf-8")), html
+
+
+@pytest.fixture(autouse=True)
+def quick_plots(monkeypatch: pytest.MonkeyPatch) -> Callable[..., bytes]:
+    """Plots are drawn for the usual report, which was made before, and where a test asks for the drawing."""
+    draw = trends._draw
+    png = b"\x89PNG\r\n\x1a\n"
+    monkeypatch.setattr(trends, "_draw", lambda *_: png)
+    return draw
 
 
 def written(out: Path, folders: Sequence[Path], **options: Any) -> tuple[str, dict[str, Any]]:
@@ -242,7 +251,7 @@ def test_values_of_a_wrong_kind_are_left_out(tmp_path: Path) -> None:
         notes="no list",
         exports=[1, {"round_trip": [3, {"volume_ml": "much"}]}],
         references={"a": 1},
-        day="yesterday",
+        day="yesterday",  # type: ignore[arg-type]
         number=10**30,
         reference_agreement=[1],
     )
@@ -331,8 +340,12 @@ def test_visits_without_days_are_drawn_by_their_number(tmp_path: Path, visited: 
     assert "Three plots against visit" in page
 
 
-def test_more_segments_than_colours_get_plots_of_their_own(tmp_path: Path) -> None:
+def test_more_segments_than_colours_get_plots_of_their_own(
+    tmp_path: Path, quick_plots: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from small_visits import segment
+
+    monkeypatch.setattr(trends, "_draw", quick_plots)
 
     names = [f"organ {number}" for number in range(8)]
     page, content = written(tmp_path, [write_visit_folder(tmp_path, small_result(segments=[segment(name) for name in names]))])
@@ -435,12 +448,10 @@ def test_the_folder_of_a_failed_visit_holds_no_contour(tmp_path: Path) -> None:
 
 
 def test_figures_of_several_references_are_shown_with_their_words(tmp_path: Path) -> None:
-    agreement: Mapping[str, Any] = {
-        "definitions": {"mean_dice": "mean over all pairs"},
-        "segments": {"GTV": {"mean_dice": 0.8123, "references": ["visit_1", "visit_2"]}},
-    }
-    folder = write_visit_folder(tmp_path, small_result(), small_pictures(small_result())[:1], reference_agreement=agreement)
+    agreement = {"GTV": {"references": ["visit_1", "visit_2"], "weights": [0.25, 0.75], "mean_dice": 0.8123, "new": None}}
+    folder = write_visit_folder(tmp_path, small_result(), reference_agreement=agreement)
     words = words_of(written(tmp_path, [folder])[0])
     assert "Several references" in words
-    assert "mean dice 0.812 mean over all pairs" in words
+    assert "mean dice 0.812 mean 3-D Dice of all pairs of contours" in words
     assert "visit_1, visit_2" in words
+    assert "0.25, 0.75" in words

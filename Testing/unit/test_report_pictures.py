@@ -223,3 +223,16 @@ def test_slices_that_were_recorded_on_another_volume_are_left_out() -> None:
     made = visit_pictures(phantom(PRIOR_GRID), [segment()], phantom(FOLLOWUP_GRID), result)
     assert 99 not in [each.slice_index for each in made]
     assert made
+
+
+def test_a_contour_that_a_person_changed_is_a_thin_line_beside_the_tools(undrawn: list[list[Panel]]) -> None:
+    result = visit_result(segment_result(segment(), slices=SLICES[1:2]))
+    changed = {"GTV": ball(FOLLOWUP_GRID, 6.0)}
+    visit_pictures(phantom(PRIOR_GRID), [segment()], phantom(FOLLOWUP_GRID), result, changed)
+    drawn, edited = undrawn[0][2].contours
+    assert (drawn.label, edited.label) == ("result", "as a person changed it")
+    assert edited.linewidth < drawn.linewidth
+    np.testing.assert_array_equal(edited.mask, changed["GTV"])
+    gone = visit_result(without_contour(segment(), Outcome.NO_LESION, "gone"))
+    visit_pictures(phantom(PRIOR_GRID), [segment()], phantom(FOLLOWUP_GRID), gone, changed)
+    assert [contour.label for contour in undrawn[-1][2].contours] == ["as a person changed it"]

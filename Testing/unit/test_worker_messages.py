@@ -14,12 +14,17 @@ from P2SAMSlicerLib.cli.job import PropagationJob
 from P2SAMSlicerLib.edited_prompts import EditedPrompts
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.options import PropagationOptions
+from P2SAMSlicerLib.patient.given_files import GivenFiles
+from P2SAMSlicerLib.patient.plan import PatientSettings
 from P2SAMSlicerLib.worker.messages import (
+    CarryPatient,
     Clear,
     Cleared,
     Event,
     Fault,
     Finished,
+    PatientFinished,
+    PatientVisitDone,
     Progress,
     Propagate,
     Quit,
@@ -46,16 +51,21 @@ JOB = PropagationJob(
 EDIT = EditedPrompts(3, np.array([[1.5, 2.25]], np.float32), np.array([1]), np.array([0, 0, 3, 3.5], np.float32), 2)
 BARE = EditedPrompts(3, np.zeros((0, 2), np.float32), np.zeros(0, np.int64), np.array([0, 0, 3, 3], np.float32))
 SLICES = tuple(recorded(followup()))
+SETTINGS = PatientSettings("名", ("2", "3"), ("GTV",), "approved", PropagationOptions(seed=4), threads=2, identified=True)
+PATIENT_VISIT = PatientVisitDone(7, "visit_2", "done", ODD, (ODD, ODD / "2"), True)
 VISIT = VisitDone(7, 0, 2, "名", ODD, None)
 
 REQUESTS: list[Request] = [
     *(Propagate(JOB, ODD), Clear(), Quit()),
+    CarryPatient(SETTINGS, ODD, folder=ODD, overwrite=True),
+    CarryPatient(PatientSettings(), ODD, files=GivenFiles(ODD, ODD / "rs", (ODD,))),
     Update(ODD, SLICES, (EDIT, BARE), ODD, ODD, "lite_medsam", ODD, True, "cpu", 1),
 ]
 EVENTS: list[Event] = [
     *(Ready(__version__, 12), Progress(1, "encode", 1, 2, "lesion 1"), VISIT, replace(VISIT, record=None, failure="x\ny")),
     Finished(7, (VISIT, VISIT), (ODD,), ("w",), 1.5, 3),
     Updated(8, SLICES[:1], ODD, ("n",), 0.25, 0, SLICES[1:]),
+    *(PATIENT_VISIT, replace(PATIENT_VISIT, failure="x\ny"), PatientFinished(7, "visit_1", 4, (PATIENT_VISIT,), (ODD,), 2.5)),
     *(Cleared(9), Refused(None, "InputError", "ü"), Refused(3, "ModelError", ""), Fault(None, "x")),
 ]
 

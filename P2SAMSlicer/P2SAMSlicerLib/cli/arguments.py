@@ -53,6 +53,7 @@ def build_parser() -> Parser:
         image,
         patient,
         propagate,
+        report,
         simulate,
         store,
         worker,
@@ -62,7 +63,7 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     parser.add_argument("--debug", action="store_true", help="with an error, show where in the program it arose")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    carrying, measuring = (propagate, patient, cohort, dicom, image), (evaluate, simulate, benchmark, commission)
+    carrying, measuring = (propagate, patient, report, cohort, dicom, image), (evaluate, simulate, benchmark, commission)
     for command in (*carrying, *measuring, adapt, store, demo, worker):
         command.add_command(commands)
     return parser

@@ -191,7 +191,9 @@ def _write_names(path: Path, cases: Sequence[ClinicCase]) -> Path:
     content = io.StringIO(newline="")
     writer = csv.writer(content)
     writer.writerow(["case", "patient", "folder, and DICOM patient id"])
-    writer.writerows([case.name, case.patient, case.place] for case in cases)
+    # Text that a spreadsheet would take for a formula is marked as text.
+    places = [f"'{case.place}" if case.place[:1] in ("=", "+", "-", "@") else case.place for case in cases]
+    writer.writerows([case.name, case.patient, place] for case, place in zip(cases, places, strict=True))
     with atomic_write(path) as temporary:
         temporary.chmod(0o600)
         temporary.write_text(content.getvalue(), encoding="utf-8", errors="backslashreplace", newline="")

@@ -140,11 +140,11 @@ def series_rows(index: DicomIndex, *, identified: bool = False) -> list[dict[str
             "patient": patients[each.patient_id],
             "day": (day - start).days if day and start else None,
             "kind": each.kind.value,
-            "modality": _code(each.modality),
+            "modality": each.modality,
             "slices": None if each.kind in _CONTOURS else sum(file.frames for file in each.files),
             "phase": each.phase,
             "phase_group": each.phase_group or None,
-            "approval": _code(each.approval) or None,
+            "approval": each.approval or None,
             "drawn_on": drawn_on.get(id(each), []) if each.kind in _CONTOURS else None,
             "contours": ([numbers[id(found)] for found in index.contours_on(each)] if each.kind is SeriesKind.CT else None),
         }
@@ -196,11 +196,6 @@ def _day(series: IndexedSeries) -> date | None:
         return None
     text = series.acquired
     return date(int(text[:4]), int(text[4:6]), int(text[6:8]))
-
-
-def _code(text: str) -> str:
-    """A coded word of the header; one that is none, as a file may hold anything there, is not shown."""
-    return text if text.isascii() and text.replace("_", "").isalnum() and len(text) <= 16 and text == text.upper() else ""
 
 
 def _printable(text: str | None) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from P2SAMSlicerLib.atomic_file import check_writable
-from P2SAMSlicerLib.dicom.read_contours import carried_segments, segments_from
+from P2SAMSlicerLib.dicom.read_contours import carried_segments, contour_file, segments_from
 from P2SAMSlicerLib.errors import Cancelled, InputError, P2SAMError, out_of_memory, unexpected
 from P2SAMSlicerLib.handover_file import is_handed_over, read_handed_segmentation, read_handed_volume
 from P2SAMSlicerLib.intensity import Modality, check_hounsfield
@@ -26,6 +26,7 @@ from P2SAMSlicerLib.volume_file import read_volume
 from P2SAMSlicerLib.volume_header import short_name
 
 if TYPE_CHECKING:
+    from P2SAMSlicerLib.dicom.ct_reference import CtReference
     from P2SAMSlicerLib.models.protocol import PromptableModel
 
 #: Follow-ups stay in memory between check and use as long as all of them together are not larger; the others are read twice.
@@ -255,7 +256,16 @@ def _read_segments(job: PropagationJob, prior: Volume) -> tuple[list[Segment], l
     """The segments to carry, on the prior CT's grid, and warnings."""
     if is_handed_over(job.prior_seg):
         return carried_segments(read_handed_segmentation(job.prior_seg), job.segments, prior.grid)
-    return segments_from(job.prior_seg, prior, None, job.segments)
+    return segments_from(job.prior_seg, prior, _prior_reference(job), job.segments)
+
+
+def _prior_reference(job: PropagationJob) -> CtReference | None:
+    """The images behind the prior CT, to which contours from DICOM must belong; None if either is not DICOM."""
+    if is_handed_over(job.prior_ct) or not job.prior_ct.is_dir() or not contour_file(job.prior_seg)[0]:
+        return None
+    from P2SAMSlicerLib.dicom.series import dicom_ct_of
+
+    return dicom_ct_of(job.prior_ct).reference
 
 
 def _carry(

@@ -134,7 +134,9 @@ def print_result(result: PatientResult) -> None:
         if visit.outcome == FAILED:
             rows.append([visit.label, "failed", "-", "-", "-", "-"])
             continue
-        entry = _summary(visit)
+        summary = _summary(visit)
+        entry = summary["followups"][0]
+        notes += summary["warnings"]
         rows += [_row(visit, segment) for segment in entry["segments"]]
         method += entry["notes"]
         notes += [f"{visit.label}: {note}" for note in (*entry["overrides"], *entry["warnings"], *visit.record["notes"])]
@@ -158,10 +160,9 @@ def print_result(result: PatientResult) -> None:
 
 
 def _summary(visit: VisitOutcome) -> dict[str, Any]:
-    """The visit's entry of the summary in its folder."""
-    content = json.loads((visit.folder / SUMMARY_NAME).read_text(encoding="utf-8"))
-    entry: dict[str, Any] = content["followups"][0]
-    return entry
+    """The summary in a visit's folder."""
+    content: dict[str, Any] = json.loads((visit.folder / SUMMARY_NAME).read_text(encoding="utf-8"))
+    return content
 
 
 def _row(visit: VisitOutcome, segment: Mapping[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ GPU = "GPU"
 #: Import name and name on PyPI of what the command needs beyond the library.
 PACKAGES = {"distributed": "distributed", "pyarrow": "pyarrow", "cryptography": "cryptography"}
 INSTALL = "pip install 'p2sam-slicer[cohort]'"
-LOGGERS = ("distributed", "distributed.worker", "distributed.nanny", "distributed.scheduler", "tornado", "asyncio", "bokeh")
+LOGGERS = ("distributed", "tornado", "asyncio")
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Cluster:
     @property
     def lost(self) -> bool:
         """Whether the scheduler is gone, or was for a moment, so that it no longer knows of our tasks."""
-        return self.client.status != "running"
+        return str(self.client.status) != "running"
 
 
 def check_packages() -> None:
@@ -64,5 +64,10 @@ def check_packages() -> None:
 
 def quiet_logs() -> None:
     """Keep Dask's own log off the terminal: what concerns the user is said by the command itself."""
-    for name in LOGGERS:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    import distributed  # it sets the levels of its loggers when it is imported
+
+    del distributed
+    # Each of its modules has a logger with a level of its own.
+    for name in (*LOGGERS, *logging.root.manager.loggerDict):
+        if name.partition(".")[0] in LOGGERS:
+            logging.getLogger(name).setLevel(logging.CRITICAL)

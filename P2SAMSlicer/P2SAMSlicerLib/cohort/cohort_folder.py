@@ -22,12 +22,11 @@ from typing import Any
 
 from P2SAMSlicerLib.atomic_file import TEMPORARY_PREFIX, atomic_write, check_writable
 from P2SAMSlicerLib.cohort.manifest import ManifestRow, fingerprint
-from P2SAMSlicerLib.cohort.results_table import CSV_NAME, PARQUET_NAME, VISIT_NAME
+from P2SAMSlicerLib.cohort.results_table import CSV_NAME, PARQUET_NAME, REPORTS, VISIT_NAME
 from P2SAMSlicerLib.errors import InputError, OutputError
 
 MARKER_NAME, LOCK_NAME, PAGE_NAME = "cohort.json", ".lock", "cohort.html"
 FORMAT, FORMAT_VERSION = "P2SAMSlicer cohort", 1
-REPORTS = ("report.html", "report.json")
 _PATIENT = re.compile(r"p[0-9]{4,}")
 #: Results are some megabytes a patient; less room than this is not worth beginning.
 LEAST_BYTES = 50_000_000

@@ -13,8 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import P2SAMSlicerLib
-from P2SAMSlicerLib.cohort.cohort_folder import PAGE_NAME, REPORTS
-from P2SAMSlicerLib.cohort.results_table import COLUMNS, CSV_NAME, FAILED, PARQUET_NAME, ResultRow
+from P2SAMSlicerLib.cohort.cohort_folder import PAGE_NAME
+from P2SAMSlicerLib.cohort.results_table import COLUMNS, CSV_NAME, FAILED, PARQUET_NAME, REPORTS, ResultRow
 from P2SAMSlicerLib.report.page import (
     Content,
     Markup,

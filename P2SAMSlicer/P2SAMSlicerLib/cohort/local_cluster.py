@@ -88,7 +88,7 @@ def local_cluster(workers: LocalWorkers, setup: TaskSetup, *, quiet: bool = True
     from distributed import Client, Nanny, Scheduler, SpecCluster
     from distributed.security import Security
 
-    from P2SAMSlicerLib.cohort.worker_plugin import RunPlugin
+    from P2SAMSlicerLib.cohort.worker_plugin import run_plugin
     from P2SAMSlicerLib.worker.private_folder import PrivateFolder
 
     if quiet:
@@ -110,7 +110,7 @@ def local_cluster(workers: LocalWorkers, setup: TaskSetup, *, quiet: bool = True
         try:
             client = Client(cluster, set_as_default=False)
             try:
-                client.register_plugin(RunPlugin(replace(setup, quiet=quiet)))
+                client.register_plugin(run_plugin(replace(setup, quiet=quiet)))
                 resources = {GPU: 1.0} if workers.gpus else {}
                 device = "cuda" if workers.gpus else None
                 yield Cluster(client, setup, workers.count, resources, device, workers.threads)
@@ -128,6 +128,8 @@ def _settings(workers: LocalWorkers, *, quiet: bool) -> dict[str, Any]:
         "distributed.worker.http.routes": [],
         "distributed.worker.profile.enabled": False,
         "distributed.scheduler.active-memory-manager.start": False,
+        # What it keeps for somebody who looks into it later.
+        "distributed.admin.low-level-log-length": 100,
         # A registration may not answer for minutes; that a process has ended is noticed in any case.
         "distributed.scheduler.worker-ttl": None,
         "distributed.nanny.pre-spawn-environ": {"MALLOC_TRIM_THRESHOLD_": 65536, **threads},

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from P2SAMSlicerLib.cohort.manifest import ManifestRow
 from P2SAMSlicerLib.cohort.told_reason import told_reason
@@ -26,13 +26,11 @@ class PatientPlan:
     """What is to be done for one patient.
 
     :param orders: one a follow-up, by number; references may be what an earlier one writes.
-    :param prior: what the report says of the prior.
     :param failure: why nothing can be done, in one line; None if something can.
     """
 
     row: ManifestRow
     orders: tuple[VisitOrder, ...] = ()
-    prior: Mapping[str, Any] = field(default_factory=dict)
     failure: str | None = None
 
 
@@ -48,6 +46,7 @@ def planner_of(settings: PatientSettings) -> Planner:
 
     def plan(row: ManifestRow, out: Path) -> PatientPlan:
         from P2SAMSlicerLib.patient.plan import plan_orders
+        from P2SAMSlicerLib.patient.reference_contours import choose_contours
         from P2SAMSlicerLib.patient.visits import find_visits
 
         own = replace(
@@ -57,9 +56,10 @@ def planner_of(settings: PatientSettings) -> Planner:
             carried_from=row.carried_from or settings.carried_from,
             followups=row.followups or settings.followups,
         )
-        visits = find_visits(row.folder)
-        orders = plan_orders(visits, own, out)
-        return PatientPlan(row, orders, {"label": orders[0].references[0].label, "day": orders[0].references[0].day})
+        orders = plan_orders(find_visits(row.folder), own, out)
+        for order in orders:
+            order.options.check_names(choose_contours(order).names())
+        return PatientPlan(row, orders)
 
     return plan
 

@@ -100,7 +100,8 @@ def begin_order(folder: Path, token: str) -> BegunOrder:
     _check_token(token)
     with _open_private(folder / f"{token}{STARTS}", os.O_APPEND) as file:
         file.write(b".")
-        starts = file.tell()
+        file.flush()
+        starts = os.fstat(file.fileno()).st_size
     order = json.loads((folder / f"{token}{ORDER}").read_text(encoding="utf-8"))
     if not isinstance(order, dict):
         raise ValueError("an order is an object")

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +89,7 @@ class WorkerFacts:
 
 def worker_facts() -> WorkerFacts:
     """The facts of the process in which it is called."""
-    import distributed
-
-    return WorkerFacts(__version__, ".".join(platform.python_version_tuple()[:2]), str(distributed.__version__))
+    return WorkerFacts(__version__, ".".join(platform.python_version_tuple()[:2]), version("distributed"))
 
 
 def read_probe(path: str) -> str:
@@ -111,7 +110,7 @@ def remote_cluster(address: SchedulerAddress, setup: TaskSetup, device: str) -> 
     from distributed import Client
     from distributed.security import Security
 
-    from P2SAMSlicerLib.cohort.worker_plugin import RunPlugin
+    from P2SAMSlicerLib.cohort.worker_plugin import run_plugin
 
     address.check()
     quiet_logs()
@@ -130,7 +129,7 @@ def remote_cluster(address: SchedulerAddress, setup: TaskSetup, device: str) -> 
             f"--scheduler: no scheduler answers there within {CONNECT_SECONDS} s ({type(error).__name__}); is it running,"
             " and do address and certificates belong to it?"
         ) from error
-    plugin = RunPlugin(setup)
+    plugin = run_plugin(setup)
     try:
         count = _check_workers(client, setup)
         client.register_plugin(plugin)
@@ -140,10 +139,12 @@ def remote_cluster(address: SchedulerAddress, setup: TaskSetup, device: str) -> 
         uses_gpus = has_gpus and (device == "auto" or device.startswith("cuda"))
         yield Cluster(client, setup, count, {GPU: 1.0} if uses_gpus else {}, "cuda" if uses_gpus else None)
     finally:
+        # A scheduler that is gone is not waited for.
+        if client.status == "running":
+            with suppress(Exception):
+                client.unregister_worker_plugin(plugin.name)
         with suppress(Exception):
-            client.unregister_worker_plugin(plugin.name)
-        with suppress(Exception):
-            client.close(timeout=CONNECT_SECONDS)
+            client.close(timeout=CONNECT_SECONDS if client.status == "running" else 1)
 
 
 def _workers(client: Any) -> dict[str, Any]:

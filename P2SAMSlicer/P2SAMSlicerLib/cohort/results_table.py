@@ -16,6 +16,8 @@ from P2SAMSlicerLib.result_files import SUMMARY_NAME
 
 CSV_NAME, PARQUET_NAME = "results.csv", "results.parquet"
 VISIT_NAME = "visit.json"
+#: Of a patient.
+REPORTS = ("report.html", "report.json")
 DONE, FAILED = "done", "failed"
 
 #: What the columns are.
@@ -63,7 +65,8 @@ class ResultRow:
     @classmethod
     def of(cls, patient: str, values: Mapping[str, Any]) -> ResultRow:
         """A row of :func:`visit_rows`. Words that come again and again are kept once: there may be 100,000 rows."""
-        return cls(patient, **{name: sys.intern(each) if isinstance(each, str) else each for name, each in values.items()})
+        kept: dict[str, Any] = {name: sys.intern(each) if isinstance(each, str) else each for name, each in values.items()}
+        return cls(patient, **kept)
 
 
 def visit_rows(folder: Path) -> list[dict[str, Any]]:
@@ -148,4 +151,5 @@ def _kind(name: str) -> type:
     if name in ("key", "workers"):
         return str if name == "key" else int
     hint = get_type_hints(ResultRow)[name]
-    return next(each for each in (get_args(hint) or (hint,)) if each is not type(None))
+    found: type = next(each for each in (get_args(hint) or (hint,)) if each is not type(None))
+    return found

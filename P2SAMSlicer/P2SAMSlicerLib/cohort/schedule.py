@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from P2SAMSlicerLib.cohort.cluster import Cluster
-from P2SAMSlicerLib.cohort.cohort_folder import REPORTS
 from P2SAMSlicerLib.cohort.planning import PatientPlan, PlansAhead
 from P2SAMSlicerLib.cohort.private_orders import PrivateOrders
-from P2SAMSlicerLib.cohort.results_table import FAILED, ResultRow
+from P2SAMSlicerLib.cohort.results_table import FAILED, REPORTS, ResultRow
 from P2SAMSlicerLib.cohort.told_reason import told_reason
 from P2SAMSlicerLib.cohort.visit_task import ENDED, MOST_STARTS, report_content, run_task, visit_content
 from P2SAMSlicerLib.errors import P2SAMError
@@ -245,8 +244,7 @@ class Schedule:
         if patient.open:
             self._release(patient)
         elif patient.new or not all((patient.out / name).is_file() for name in REPORTS):
-            folders = [each.out for each in patient.plan.orders]
-            content = report_content(patient.out, folders, patient.plan.prior)
+            content = report_content(patient.out, patient.plan.orders)
             self._ready.appendleft(Task(patient, None, self._orders.put(content)))
         else:
             self._through(patient)

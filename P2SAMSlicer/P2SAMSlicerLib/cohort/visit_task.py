@@ -7,6 +7,7 @@ scheduler and into its logs.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import threading
@@ -18,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from P2SAMSlicerLib.cohort import finished, private_orders
-from P2SAMSlicerLib.cohort.results_table import visit_rows
+from P2SAMSlicerLib.cohort.results_table import REPORTS, visit_rows
 from P2SAMSlicerLib.cohort.worker_model import kept_model, load_order_model
-from P2SAMSlicerLib.errors import P2SAMError, out_of_memory, unexpected
-from P2SAMSlicerLib.patient.visit_order import VisitOrder
+from P2SAMSlicerLib.errors import OutputError, P2SAMError, out_of_memory, unexpected
+from P2SAMSlicerLib.patient.visit_order import PatientVisit, VisitOrder
 from P2SAMSlicerLib.worker.plain_values import from_plain, to_plain
 
 #: What a task returns: its outcome lies beside its order, or the order cannot be reached from the worker.
@@ -38,11 +39,25 @@ def carry(order: VisitOrder, model: Any) -> object:
     return carry_visit(order, model)
 
 
-def write_report(out: Path, folders: Sequence[Path], prior: Mapping[str, Any]) -> object:
-    """Write a patient's report; see :func:`P2SAMSlicerLib.report.patient_report.write_patient_report`."""
-    from P2SAMSlicerLib.report.patient_report import write_patient_report
+def write_report(out: Path, prior: PatientVisit, orders: Sequence[VisitOrder]) -> object:
+    """Write a patient's report, anonymous; see :func:`P2SAMSlicerLib.patient.patient_report.write_report`.
 
-    return write_patient_report(out, folders, prior=prior, overwrite=True)
+    :raises OutputError: it cannot be written, or there is one with a person's review, which is never replaced.
+    """
+    from P2SAMSlicerLib.patient.patient_report import write_report
+
+    if holds_review(out / REPORTS[1]):
+        raise OutputError("there is a report with a review, which was left as it is; new visits are not in it")
+    return write_report(out, prior, orders, (), identified=False)
+
+
+def holds_review(report: Path) -> bool:
+    """Whether a person's decision stands in a report (``report.json``)."""
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        visits = json.loads(report.read_text(encoding="utf-8"))["visits"]
+        decisions = [segment["review"]["decision"] for visit in visits for segment in visit["segments"]]
+        return any(decision != "unreviewed" for decision in decisions)
+    return False
 
 
 @dataclass(frozen=True)
@@ -52,13 +67,13 @@ class VisitFunctions:
     :param carry: writes a visit's folder, whole or not at all.
     :param load: loads an order's model.
     :param is_finished: whether an earlier run has finished the order.
-    :param write_report: writes a patient's report from the folders of the visits.
+    :param write_report: writes a patient's report from the folder for it, the prior, and the visits' orders.
     """
 
     carry: Callable[[VisitOrder, Any], object] = carry
     load: Callable[[VisitOrder], Any] = load_order_model
     is_finished: Callable[[VisitOrder], bool] = finished.is_finished
-    write_report: Callable[[Path, Sequence[Path], Mapping[str, Any]], object] = write_report
+    write_report: Callable[[Path, PatientVisit, Sequence[VisitOrder]], object] = write_report
 
 
 @dataclass(frozen=True)
@@ -102,9 +117,12 @@ def visit_content(order: VisitOrder, *, resume: bool) -> dict[str, Any]:
     return {"kind": "visit", "resume": resume, "order": to_plain(order)}
 
 
-def report_content(out: Path, folders: Sequence[Path], prior: Mapping[str, Any]) -> dict[str, Any]:
-    """An order for a report, as it is kept for a worker."""
-    return {"kind": "report", "out": str(out), "folders": [str(each) for each in folders], "prior": dict(prior)}
+def report_content(out: Path, orders: Sequence[VisitOrder]) -> dict[str, Any]:
+    """An order for a report, as it is kept for a worker.
+
+    :param orders: of all of the patient's follow-ups; the first reference is the prior.
+    """
+    return {"kind": "report", "out": str(out), "orders": [to_plain(each) for each in orders]}
 
 
 def run_task(run: str, token: str) -> str:
@@ -124,9 +142,9 @@ def run_task(run: str, token: str) -> str:
         except (OSError, ValueError):
             return UNREACHABLE
         started = time.perf_counter()
-        outcome = (
-            _outcome(order.content, setup.functions) if order.starts <= MOST_STARTS else {"state": "failed", "reason": ENDED}
-        )
+        outcome: dict[str, Any] = {"state": "failed", "reason": ENDED}
+        if order.starts <= MOST_STARTS:
+            outcome = _outcome(order.content, setup.functions)
         outcome["seconds"] = time.perf_counter() - started
         try:
             private_orders.finish_order(setup.orders, token, outcome)
@@ -138,7 +156,8 @@ def run_task(run: str, token: str) -> str:
 def _outcome(order: Mapping[str, Any], functions: VisitFunctions) -> dict[str, Any]:
     try:
         if order["kind"] == "report":
-            functions.write_report(Path(order["out"]), [Path(each) for each in order["folders"]], order["prior"])
+            orders = [from_plain(VisitOrder, each, "order") for each in order["orders"]]
+            functions.write_report(Path(order["out"]), orders[0].references[0], orders)
             return {"state": "done"}
         visit = from_plain(VisitOrder, order["order"], "order")
         if order["resume"] and functions.is_finished(visit):

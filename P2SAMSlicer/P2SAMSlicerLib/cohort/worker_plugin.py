@@ -4,27 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from distributed import WorkerPlugin
-
 from P2SAMSlicerLib.cohort.visit_task import TaskSetup, begin_run, end_run
 
 
-class RunPlugin(WorkerPlugin):  # type: ignore[misc]
-    """Dask calls :meth:`setup` in each worker before its first task.
+def run_plugin(run_setup: TaskSetup) -> Any:
+    """A plugin for Dask, which calls its ``setup`` in each worker before the worker's first task.
 
-    :param setup: for the run.
+    :param run_setup: for the run.
     """
+    # Dask has to be there for the class, and is an optional part.
+    from distributed import WorkerPlugin
 
-    def __init__(self, setup: TaskSetup) -> None:
-        self._setup = setup
-        self.name = f"p2sam-{setup.run}"
+    class RunPlugin(WorkerPlugin):  # type: ignore[misc]
+        name = f"p2sam-{run_setup.run}"
 
-    def setup(self, worker: Any) -> None:
-        """Take part in the run."""
-        del worker
-        begin_run(self._setup)
+        def setup(self, worker: Any) -> None:
+            del worker
+            begin_run(run_setup)
 
-    def teardown(self, worker: Any) -> None:
-        """Forget the run."""
-        del worker
-        end_run(self._setup.run)
+        def teardown(self, worker: Any) -> None:
+            del worker
+            end_run(run_setup.run)
+
+    return RunPlugin()

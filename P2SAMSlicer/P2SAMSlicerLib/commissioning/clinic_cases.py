@@ -7,22 +7,27 @@ the structure sets or segmentations that were drawn on it. A sub-folder may hold
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from P2SAMSlicerLib.case_folder import read_facts
 from P2SAMSlicerLib.commissioning.tolerances import SITE_NAME
 from P2SAMSlicerLib.errors import InputError, P2SAMError
 from P2SAMSlicerLib.intensity import check_hounsfield
+from P2SAMSlicerLib.patient.contour_facts import contour_facts
 from P2SAMSlicerLib.patient.visit_order import CtSource
 from P2SAMSlicerLib.progress import Progress, silent
-from P2SAMSlicerLib.resample import segments_on_grid
-from P2SAMSlicerLib.segmentation_file import read_segmentation
 from P2SAMSlicerLib.structure_role import is_margin_or_organ
-from P2SAMSlicerLib.volume import Segment, Volume
+from P2SAMSlicerLib.volume import BoolArray, Segment, VisitIdentity, Volume
 from P2SAMSlicerLib.volume_file import read_volume
 from P2SAMSlicerLib.volume_header import short_name, volume_suffix
+
+if TYPE_CHECKING:
+    from P2SAMSlicerLib.dicom.ct_reference import CtReference
 
 UNKNOWN_SITE = "unknown"
 #: What every case's structure is called from the moment when it was chosen.
@@ -31,6 +36,8 @@ TUMOUR = "GTV"
 CONTOUR_WORDS = re.compile(r"seg|mask|contour|label|struct|roi|gtv|tumou?r", re.IGNORECASE)
 #: A case that ``p2sam simulate`` made is taken as it was before: its own follow-up is no visit of the clinic's.
 FOLLOWUP_FILES = "followup"
+
+_NO_MASK: BoolArray = np.zeros((0, 0, 0), dtype=np.bool_)
 
 LAYOUT = "sub-folders with a CT and its contours (.nii.gz, .nrrd, .mha, .seg.nrrd), or DICOM CT series with RTSTRUCT or SEG"
 
@@ -103,7 +110,7 @@ def find_clinic_cases(folder: Path, site: str | None = None, progress: Progress 
         found += [in_files] if in_files else []
         dicom = dicom or in_files is None
     if dicom or any(path.is_file() for path in folder.iterdir()):
-        found += _in_dicom(folder, progress)
+        found += _in_dicom(folder, {each.place for each in found}, progress)
     if not found:
         raise InputError(f"the folder of cases holds none: it needs {LAYOUT}")
     patients: dict[str, str] = {}
@@ -122,73 +129,71 @@ def read_clinic_case(case: ClinicCase, names: Sequence[str] = ()) -> ClinicData:
         the only one that is neither a margin nor an organ.
     :raises InputError: not readable, no such structure, or not clear which one; without any name of a file or folder.
     """
+    from P2SAMSlicerLib.dicom.read_contours import segments_from
+
     try:
-        ct, segment, warnings = _read_dicom(case, names) if case.ct.dicom else _read_files(case, names)
-        warnings = [*ct.warnings, *check_hounsfield(ct), *warnings]
+        path, name = _tumour(case.contours, names)
+        ct, reference = _read_ct(case)
+        (segment, *_), warnings = segments_from(path, ct, reference, [name])
+        if is_margin_or_organ(segment) and not _nameless(path, name):
+            raise InputError(f"'{name}' is a margin or an organ, for which no model is asked: tumours are measured")
+        told = [*ct.warnings, *check_hounsfield(ct), *warnings]
     except P2SAMError as error:
         raise InputError(case.without_names(str(error))) from error
     # Its own name decided what it is; from here on it is the tumour.
-    tumour = Segment(TUMOUR, segment.mask)
-    return ClinicData(replace(ct, name=case.name), tumour, tuple(case.without_names(each) for each in warnings))
+    return ClinicData(
+        replace(ct, name=case.name, identity=VisitIdentity()),
+        Segment(TUMOUR, segment.mask),
+        tuple(case.without_names(each) for each in told),
+    )
 
 
-def _read_files(case: ClinicCase, names: Sequence[str]) -> tuple[Volume, Segment, list[str]]:
-    ct = read_volume(case.ct.paths[0])
-    refusals = []
-    for path in case.contours:
-        segmentation = read_segmentation(path)
-        nameless = len(segmentation.segments) == 1 and segmentation.names() == [short_name(path)]
-        if nameless and not names:
-            chosen = segmentation.segments[0].name
-        else:
-            try:
-                chosen = _tumour(segmentation.segments, names)
-            except InputError as error:
-                refusals.append(error)
-                continue
-        segments, warnings = segments_on_grid(segmentation, [chosen], ct.grid)
-        return ct, segments[0], warnings
-    raise refusals[0]
-
-
-def _read_dicom(case: ClinicCase, names: Sequence[str]) -> tuple[Volume, Segment, list[str]]:
-    from P2SAMSlicerLib.dicom.read_contours import segments_from
+def _read_ct(case: ClinicCase) -> tuple[Volume, CtReference | None]:
+    if not case.ct.dicom:
+        return read_volume(case.ct.paths[0]), None
     from P2SAMSlicerLib.dicom.series import read_ct_series
 
     series = read_ct_series(case.ct.paths, case.name)
-    refusals = []
-    for path in case.contours:
-        # One by one: a structure set may hold a hundred structures, each as large as the CT.
-        for wanted in [[name] for name in names] or [[]]:
-            try:
-                segments, warnings = segments_from(path, series.volume, series.reference, wanted)
-                chosen = _tumour(segments, wanted)
-            except InputError as error:
-                refusals.append(error)
-                continue
-            return series.volume, next(each for each in segments if each.name == chosen), list(warnings)
-    raise refusals[0]
+    return series.volume, series.reference
 
 
-def _tumour(segments: Sequence[Segment], names: Sequence[str]) -> str:
-    """Name of the structure that is measured.
+def _tumour(contours: Sequence[Path], names: Sequence[str]) -> tuple[Path, str]:
+    """The file and the name of the structure that is measured, told by headers.
 
     :raises InputError: none, or more than one.
     """
-    there = [segment.name for segment in segments]
+    there: list[tuple[Path, str]] = []
+    refusals = []
+    for path in contours:
+        try:
+            facts = contour_facts(path)
+        except InputError as error:
+            refusals.append(error)
+            continue
+        # What this tool drew is no truth to measure it by.
+        there += [] if facts.drawn_here else [(path, name) for name in facts.names]
+    for wanted in names:
+        found = [each for each in there if each[1] == wanted]
+        if found:
+            return found[0]  # of several files the one that was approved stands first
+    listed = ", ".join(dict.fromkeys(name for _, name in there)) or "none"
     if names:
-        chosen = [name for name in names if name in there][:1]
-        if not chosen:
-            raise InputError(f"has no structure named {' or '.join(names)}; it has: {', '.join(there) or 'none'}")
-        (segment,) = [each for each in segments if each.name == chosen[0]][:1]
-        if is_margin_or_organ(segment):
-            raise InputError(f"'{segment.name}' is a margin or an organ, which no model is asked for: measure tumours")
-        return segment.name
-    tumours = [segment.name for segment in segments if not is_margin_or_organ(segment)]
-    if len(tumours) != 1:
-        several = f"which structure is the tumour? Name it with --segment: {', '.join(tumours)}"
-        raise InputError(several if tumours else f"holds no tumour; it has: {', '.join(there) or 'nothing'}")
-    return tumours[0]
+        raise (
+            refusals[0]
+            if not there and refusals
+            else InputError(f"has no structure named {' or '.join(names)}; it has: {listed}")
+        )
+    tumours = [(path, name) for path, name in there if _nameless(path, name) or not is_margin_or_organ(Segment(name, _NO_MASK))]
+    if len(tumours) == 1:
+        return tumours[0]
+    if tumours:
+        raise InputError(f"which structure is the tumour? Name it with --segment: {', '.join(name for _, name in tumours)}")
+    raise refusals[0] if refusals else InputError(f"holds no tumour; it has: {listed}")
+
+
+def _nameless(path: Path, name: str) -> bool:
+    """Whether a structure is only called by its file, as that of a label map is."""
+    return name == short_name(path)
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -219,26 +224,44 @@ def _in_files(folder: Path, number: int) -> _Found | None:
     return _Found(folder.name, _site_of(folder, where), CtSource((cts[0],), False), tuple(contours), folder.name)
 
 
-def _in_dicom(folder: Path, progress: Progress) -> list[_Found]:
-    """The contoured CT series anywhere below a folder."""
+def _in_dicom(folder: Path, taken: Collection[str], progress: Progress) -> list[_Found]:
+    """The contoured CT series anywhere below a folder.
+
+    :param taken: names of sub-folders whose case is in files of another format.
+    """
     from P2SAMSlicerLib.dicom.folder_index import index_folder
     from P2SAMSlicerLib.dicom.indexed_series import SeriesKind
 
     index = index_folder(folder, progress)
+    known = {file.sop_instance_uid for series in index.of_kind(SeriesKind.CT) for file in series.files}
     found = []
     for number, series in enumerate(index.of_kind(SeriesKind.CT)):
-        drawn = sorted(index.contours_on(series), key=lambda each: each.approval != "APPROVED")
+        images = {file.sop_instance_uid for file in series.files}
+        drawn = [
+            each
+            for each in index.contours_on(series)
+            # Of several phases in one series, those of the one whose images they name.
+            if each.referenced_instances & images or not each.referenced_instances & known
+        ]
+        drawn.sort(key=lambda each: each.approval != "APPROVED")
         contours = tuple(path for each in drawn for path in each.paths)
-        if not contours:
+        parts = _parts(series.paths[0], folder)
+        if not contours or parts[0] in taken:
             continue
-        parts = series.paths[0].relative_to(folder).parts
-        top = folder / parts[0] if len(parts) > 1 else folder
-        site = _site_of(top, "a sub-folder with DICOM files")
+        site = _site_of(folder / parts[0] if len(parts) > 1 else folder, "a sub-folder with DICOM files")
         # A series without a patient's id is a patient of its own: nothing tells whose it is.
         patient = f"DICOM {number}" if series.patient_id is None else f"DICOM id {series.patient_id}"
         place = f"{'/'.join(parts[:-1])} | {series.patient_id or ''}"
         found.append(_Found(patient, site, CtSource(series.paths, True), contours, place))
     return found
+
+
+def _parts(path: Path, folder: Path) -> tuple[str, ...]:
+    """The folders below the clinic's that lead to a file, and its name."""
+    try:
+        return path.absolute().relative_to(folder.absolute()).parts
+    except ValueError:  # by a link
+        return (path.name,)
 
 
 def _site_of(folder: Path, where: str) -> str:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import io
-import logging
 import struct
-import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from P2SAMSlicerLib.dicom import header
 from P2SAMSlicerLib.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,27 +32,21 @@ MOST_ELEMENTS = 20_000
 
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _ITEM_TAGS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
-_FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")
 _PIXEL_GROUP = 0x7FE0
 _CHUNK = 1 << 24
 
 
 def looks_like_dicom(path: Path) -> bool:
-    """Whether a file begins as DICOM does, whatever its name: with the preamble, or with group 2 or 8 at once.
+    """Whether a file begins as DICOM does, whatever its name.
 
     :raises InputError: it cannot be opened.
     """
     try:
-        with path.open("rb") as file:
-            start = file.read(132)
+        return header.looks_like_dicom(path)
     except FileNotFoundError:
         raise InputError(f"{path.name}: no such file or folder") from None
     except OSError as error:
         raise InputError(f"{path.name}: cannot be opened ({(error.strerror or 'unknown reason').lower()})") from error
-    if start[128:] == b"DICM":
-        return True
-    # Without the preamble the first element must make sense as well: two bytes alone are in many files.
-    return start[:2] in _FIRST_GROUPS and len(start) > 8 and (start[4:6].isupper() or start[6:8] == b"\0\0")
 
 
 @contextmanager
@@ -63,10 +56,7 @@ def reading(what: str) -> Iterator[None]:
     :param what: the object, for the message.
     :raises InputError: anything was raised that is not an :class:`InputError` already.
     """
-    logger = logging.getLogger("pydicom")
-    before, logger.disabled = logger.disabled, True
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with header.quiet():
         try:
             yield
         except InputError:
@@ -75,8 +65,6 @@ def reading(what: str) -> Iterator[None]:
             raise InputError(f"{what}: too large for this computer's memory") from error
         except Exception as error:  # parsers fail in many ways, and their words may quote the patient's data
             raise InputError(f"{what}: cannot be read (damaged, cut short, or not of this kind)") from error
-        finally:
-            logger.disabled = before
 
 
 def open_bounded(path: Path, what: str) -> BinaryIO:
@@ -84,6 +72,17 @@ def open_bounded(path: Path, what: str) -> BinaryIO:
 
     :raises InputError: it cannot be opened, or is larger or more nested than any real object.
     """
+    stream = _opened(path, what)
+    try:
+        _check_items(stream, what)
+    except BaseException:
+        stream.close()
+        raise
+    return stream
+
+
+def _opened(path: Path, what: str) -> BinaryIO:
+    """The bytes of a DICOM file, inflated if they were deflated."""
     try:
         size = path.stat().st_size
         file = path.open("rb")
@@ -93,12 +92,11 @@ def open_bounded(path: Path, what: str) -> BinaryIO:
         if size > MOST_BYTES:
             raise InputError(f"{what}: larger ({size / 1e9:.1f} GB) than any real object")
         stream = _inflated(file, what)
-        if stream is not file:
-            file.close()
-        _check_items(stream, what)
     except BaseException:
         file.close()
         raise
+    if stream is not file:
+        file.close()
     return stream
 
 
@@ -122,13 +120,13 @@ def read_header(stream: BinaryIO, what: str) -> Dataset:
 
     with reading(what):
         stream.seek(0)
-        header = read_partial(stream, stop_when=enough, force=True)
-        for tag in list(header.keys()):
-            raw = header.get_item(tag)
+        found = read_partial(stream, stop_when=enough, force=True)
+        for tag in list(found.keys()):
+            raw = found.get_item(tag)
             length, value = getattr(raw, "length", None), getattr(raw, "value", None)
             if isinstance(value, bytes) and length not in (None, 0xFFFFFFFF) and len(value) != length:
                 raise InputError(f"{what}: the file is cut short")
-    return header
+    return found
 
 
 def class_of(path: Path, what: str) -> str:
@@ -138,9 +136,10 @@ def class_of(path: Path, what: str) -> str:
     """
     from pydicom.filereader import read_partial
 
-    with open_bounded(path, what) as stream, reading(what):
-        header = read_partial(stream, stop_when=lambda tag, _vr, _length: int(tag) >> 16 > 8, force=True)
-        return text(header, "SOPClassUID") or str(getattr(header.file_meta, "MediaStorageSOPClassUID", ""))
+    with _opened(path, what) as stream, reading(what):
+        bounded: Any = header.BoundedFile(stream, MOST_HEADER_BYTES)
+        found = read_partial(bounded, stop_when=lambda tag, _vr, _length: int(tag) >> 16 > 8, force=True)
+        return text(found, "SOPClassUID") or str(getattr(found.file_meta, "MediaStorageSOPClassUID", ""))
 
 
 def text(item: Dataset, keyword: str) -> str:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from P2SAMSlicerLib.dicom.polygon_mask import Polygon, area, fill_even_odd, share_outside, winds_twice
+from P2SAMSlicerLib.dicom.polygon_mask import FilledPolygon, Polygon, area, fill_polygon, joined, share_outside
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.geometry import Grid
 from P2SAMSlicerLib.resample import OUTSIDE_ERROR, OUTSIDE_WARNING
@@ -54,6 +54,7 @@ class Plane:
 
     place: float
     polygons: list[Polygon] = field(default_factory=list)
+    filled: list[FilledPolygon] = field(default_factory=list)
 
 
 @dataclass
@@ -76,12 +77,14 @@ def contours_to_mask(contours: Sequence[NDArray[np.float64]], grid: Grid) -> Sta
     notes: list[str] = []
     planes = _planes(contours, grid, notes)
     _check_inside(planes, grid, notes)
-    _check_overlaps(planes, grid, notes)
+    for plane in planes:
+        plane.filled = [each for polygon in plane.polygons if (each := fill_polygon(polygon, grid.shape[1:]))]
+    _check_overlaps(planes, notes)
     mask = np.zeros(grid.shape, dtype=np.bool_)
     taken, between = _assign(planes, grid, notes)
     empty = 0
     for index, plane in taken.items():
-        mask[index] = fill_even_odd(plane.polygons, grid.shape[1:])
+        mask[index] = joined(plane.filled, grid.shape[1:])
         empty += not mask[index].any()
     for index, (lower, upper, share) in between.items():
         mask[index] = _interpolated(lower, upper, share, grid)
@@ -98,8 +101,8 @@ def _planes(contours: Sequence[NDArray[np.float64]], grid: Grid, notes: list[str
     placed: list[tuple[float, Polygon]] = []
     oblique = doubled = 0
     seen: set[bytes] = set()
-    for points in contours:
-        index = grid.to_index(points)
+    ends = np.cumsum([len(points) for points in contours])[:-1]
+    for points, index in zip(contours, np.split(grid.to_index(np.concatenate(contours)), ends), strict=True):
         middle = float((index[:, 2].min() + index[:, 2].max()) / 2)
         if np.ptp(index[:, 2]) > 2 * tolerance:
             oblique += 1
@@ -143,12 +146,12 @@ def _check_inside(planes: Sequence[Plane], grid: Grid, notes: list[str]) -> None
         notes.append(f"{share:.0%} of it lies outside of the CT and is left out")
 
 
-def _check_overlaps(planes: Sequence[Plane], grid: Grid, notes: list[str]) -> None:
+def _check_overlaps(planes: Sequence[Plane], notes: list[str]) -> None:
     """Say where the even-odd rule takes something away that is not plainly a hole."""
     twice = overlapping = 0
     for plane in planes:
-        twice += sum(winds_twice(polygon, grid.shape[1:]) for polygon in plane.polygons)
-        overlapping += 1 < len(plane.polygons) <= _MOST_COMPARED and _overlap_partly(plane.polygons, grid.shape[1:])
+        twice += sum(each.winds_twice for each in plane.filled)
+        overlapping += 1 < len(plane.filled) <= _MOST_COMPARED and _overlap_partly(plane.filled)
     if twice:
         what = "one of its contours crosses itself" if twice == 1 else f"{twice} of its contours cross themselves"
         notes.append(f"{what}; places that are gone around twice were left out (even-odd rule)")
@@ -158,19 +161,20 @@ def _check_overlaps(planes: Sequence[Plane], grid: Grid, notes: list[str]) -> No
         )
 
 
-def _overlap_partly(polygons: Sequence[Polygon], shape: tuple[int, int]) -> bool:
+def _overlap_partly(polygons: Sequence[FilledPolygon]) -> bool:
     """Whether two of these overlap, and each has voxels of its own, too."""
-    boxes = [(polygon.min(axis=0), polygon.max(axis=0)) for polygon in polygons]
-    masks: dict[int, BoolArray] = {}
-    for i in range(len(polygons)):
-        for j in range(i):
-            if (boxes[i][0] >= boxes[j][1]).any() or (boxes[j][0] >= boxes[i][1]).any():
+    sizes = [np.count_nonzero(each.mask) for each in polygons]
+    for i, one in enumerate(polygons):
+        for j, other in enumerate(polygons[:i]):
+            low = [max(a.start, b.start) for a, b in zip(one.box, other.box, strict=True)]
+            high = [min(a.stop, b.stop) for a, b in zip(one.box, other.box, strict=True)]
+            if low[0] >= high[0] or low[1] >= high[1]:
                 continue
-            for k in (i, j):
-                if k not in masks:
-                    masks[k] = fill_even_odd([polygons[k]], shape)
-            a, b = masks[i], masks[j]
-            if (a & b).any() and (a & ~b).any() and (b & ~a).any():
+            here, there = (
+                each.mask[tuple(slice(a - own.start, b - own.start) for a, b, own in zip(low, high, each.box, strict=True))]
+                for each in (one, other)
+            )
+            if 0 < np.count_nonzero(here & there) < min(sizes[i], sizes[j]):
                 return True
     return False
 
@@ -239,7 +243,7 @@ def _gaps(
 
 def _interpolated(lower: Plane, upper: Plane, share: float, grid: Grid) -> BoolArray:
     """The shape at a share of the way from one plane to the next: linear in the signed distance from the outline."""
-    masks = [fill_even_odd(plane.polygons, grid.shape[1:]) for plane in (lower, upper)]
+    masks = [joined(plane.filled, grid.shape[1:]) for plane in (lower, upper)]
     occupied = np.nonzero(masks[0] | masks[1])
     result = np.zeros(grid.shape[1:], dtype=np.bool_)
     if masks[0].any() and masks[1].any():

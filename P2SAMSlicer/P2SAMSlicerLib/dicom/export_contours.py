@@ -163,16 +163,19 @@ def _contour(segment: Segment, comparison: bool, review: Review | None, happened
 
 
 def story(outcome: Outcome, reasons: Sequence[str]) -> str:
-    """What happened to a structure, and why, in a sentence; nothing where it was simply found."""
-    said = "; ".join(reasons)
-    words = {
-        Outcome.FOUND: "",
-        Outcome.FLAGGED: "Flagged",
-        Outcome.TOO_SMALL: "Too small for the model: no new contour, the registered prior contour stands for the target",
-        Outcome.NO_LESION: "No lesion found: no new contour, the registered prior contour is kept, so no target is dropped",
-        Outcome.REGISTRATION_ONLY: "Carried by registration only",
+    """What happened to a structure, and why, in a sentence or two; nothing where it was simply found."""
+    what, then = {
+        Outcome.FOUND: ("", ""),
+        Outcome.FLAGGED: ("Flagged", ""),
+        Outcome.TOO_SMALL: ("Too small for the model", "No new contour: the registered prior contour stands for the target."),
+        Outcome.NO_LESION: (
+            "No lesion found",
+            "No new contour: the registered prior contour is kept, so no target is dropped.",
+        ),
+        Outcome.REGISTRATION_ONLY: ("Carried by registration only", ""),
     }[outcome]
-    return f"{words}: {said}." if words and said else f"{words}." if words else ""
+    why = f": {'; '.join(reasons)}" if reasons else ""
+    return f"{what}{why}. {then}".strip() if what else ""
 
 
 def _decision(review: Review) -> str:

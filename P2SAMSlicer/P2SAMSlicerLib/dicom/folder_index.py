@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from P2SAMSlicerLib.dicom.folder_walk import files_below
 from P2SAMSlicerLib.dicom.header import (
     DICOM_SUFFIXES,
+    code,
     floats,
     is_localizer,
     looks_like_dicom,
@@ -172,7 +173,7 @@ def _reason_against(path: Path, header: Dataset | None, sop_class: str, instance
         return DAMAGED if path.suffix.lower() in DICOM_SUFFIXES else NO_DICOM
     if sop_class == _DIRECTORY_CLASS or path.name.upper() == "DICOMDIR":
         return DIRECTORY
-    if not (sop_class and instance and text(header, "SeriesInstanceUID") and text(header, "Modality")):
+    if not (sop_class and instance and text(header, "SeriesInstanceUID") and code(header, "Modality")):
         promised = path.suffix.lower() in DICOM_SUFFIXES or bool(sop_class or instance or getattr(header, "preamble", None))
         return DAMAGED if promised else NO_DICOM
     kind = _kind(header)
@@ -187,7 +188,7 @@ def _kind(header: Dataset) -> SeriesKind:
         return SeriesKind.STRUCTURE_SET
     if sop_class in _SEGMENTATION_CLASSES:
         return SeriesKind.SEGMENTATION
-    is_ct = sop_class in _CT_CLASSES and text(header, "Modality") == "CT" and not map_kind(header)
+    is_ct = sop_class in _CT_CLASSES and code(header, "Modality") == "CT" and not map_kind(header)
     return SeriesKind.CT if is_ct else SeriesKind.OTHER
 
 
@@ -245,7 +246,7 @@ def _series_of(header: Dataset, path: Path, found: dict[_Key, _Series], place: t
         found[key] = _Series(
             IndexedSeries(
                 kind=kind,
-                modality=text(header, "Modality"),
+                modality=code(header, "Modality"),
                 patient_id=patient,
                 study_uid=study,
                 series_uid=uid,
@@ -255,7 +256,7 @@ def _series_of(header: Dataset, path: Path, found: dict[_Key, _Series], place: t
                 files=(),
                 referenced_series=series,
                 referenced_instances=images,
-                approval=text(header, "ApprovalStatus").upper() if kind is SeriesKind.STRUCTURE_SET else "",
+                approval=code(header, "ApprovalStatus") if kind is SeriesKind.STRUCTURE_SET else "",
             )
         )
     return found[key]

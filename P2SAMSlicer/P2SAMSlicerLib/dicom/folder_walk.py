@@ -22,16 +22,18 @@ def files_below(folder: Path, left_aside: Counter[str]) -> list[str]:
     :raises OSError: the folder itself cannot be opened.
     """
     found: list[str] = []
-    known: set[tuple[int, int]] = set()
+    known: set[tuple[int, int] | str] = set()
     waiting = [str(folder)]
     while waiting:
         place = waiting.pop()
         try:
             status = os.stat(place)  # noqa: PTH116 - strings: a hundred thousand paths as objects are slow
-            if (status.st_dev, status.st_ino) in known:
+            # Some file systems number nothing.
+            identity = (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(place)
+            if identity in known:
                 left_aside[LOOPED] += 1
                 continue
-            known.add((status.st_dev, status.st_ino))
+            known.add(identity)
             with os.scandir(place) as entries:
                 for entry in entries:
                     _sort(entry, found, waiting, left_aside)

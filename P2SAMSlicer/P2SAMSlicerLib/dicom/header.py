@@ -7,6 +7,7 @@ A file may claim any length, nest sequences without end, or unpack to a thousand
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -202,6 +203,15 @@ def text(header: Dataset, tag: str) -> str:
         return ""
 
 
+def code(header: Dataset, tag: str) -> str:
+    """A coded word such as a modality, which may be shown; empty if there is anything else in its place.
+
+    Where a file is damaged, the text of other elements may stand there, a patient's name among them.
+    """
+    word = text(header, tag)
+    return word if re.fullmatch("[A-Z][A-Z0-9]{1,15}", word) else ""
+
+
 def texts(header: Dataset, tag: str) -> tuple[str, ...]:
     """All values of a tag as text, none if absent or unreadable."""
     try:
@@ -253,7 +263,7 @@ def items(header: Dataset, tag: str, budget: ReadBudget | None = None) -> list[D
         source: object = BoundedFile(BytesIO(value), 4 * len(value), budget)
         return list(
             read_sequence(
-                source,  # type: ignore[arg-type]
+                source,
                 element.is_implicit_VR,
                 element.is_little_endian,
                 len(value),

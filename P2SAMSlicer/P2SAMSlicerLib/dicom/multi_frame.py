@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from P2SAMSlicerLib.dicom.header import ReadBudget, is_localizer, items, number, read_header, text
+from P2SAMSlicerLib.dicom.header import ReadBudget, is_localizer, items, number, read_header, text, texts
 from P2SAMSlicerLib.dicom.stored_slice import SLICE_TAGS, StoredSlice
 from P2SAMSlicerLib.errors import InputError
 
@@ -68,15 +69,23 @@ def _gathered(top: Dataset, groups: list[Dataset], budget: ReadBudget) -> Datase
     from pydicom import Dataset
 
     flat = Dataset()
-    for tag in SLICE_TAGS:
-        if tag in top:
-            flat[tag] = top[tag]
+    _copy(top, flat)
     for group in groups:
         for sequence in _GROUPS:
             for item in items(group, sequence, budget)[:1]:
-                for tag in SLICE_TAGS:
-                    if tag in item:
-                        flat[tag] = item[tag]
-                if "FrameType" in item:
-                    flat.ImageType = item.FrameType
+                _copy(item, flat)
+                if kinds := texts(item, "FrameType"):
+                    flat.ImageType = list(kinds)
     return flat
+
+
+def _copy(source: Dataset, target: Dataset) -> None:
+    """A slice's elements, as far as they can be read: that one is lacking is noticed where it is needed."""
+    from pydicom.datadict import tag_for_keyword
+
+    for keyword in SLICE_TAGS:
+        tag = tag_for_keyword(keyword)
+        if tag is None or tag not in source:
+            continue
+        with suppress(Exception):  # damaged ones make the parser fail in many ways
+            target[tag] = source.get_item(tag)

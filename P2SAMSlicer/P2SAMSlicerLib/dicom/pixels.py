@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from P2SAMSlicerLib.dicom.codestream import stated_size
-from P2SAMSlicerLib.dicom.header import text
+from P2SAMSlicerLib.dicom.header import number, text
 from P2SAMSlicerLib.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,13 +28,13 @@ def rescale(header: Dataset, path: Path, name: str, called: str | None = None) -
     """RescaleSlope and RescaleIntercept, 1 and 0 where absent.
 
     :param called: the slice's name in messages; the file's if None.
-    :raises InputError: no numbers, or a slope of zero.
+    :raises InputError: no numbers, a slope of zero, or numbers with which 16 bits become more than 32.
     """
     try:
         slope, intercept = float(header.get("RescaleSlope", 1)), float(header.get("RescaleIntercept", 0))
     except Exception:  # text that is no number, which the parser only notices here
         slope = intercept = math.nan
-    if not (math.isfinite(slope) and math.isfinite(intercept)) or slope == 0:
+    if slope == 0 or not abs(slope) * 2**16 + abs(intercept) < 2**31:
         raise InputError(f"{name}: {called or path.name} has no usable rescale slope and intercept")
     return slope, intercept
 
@@ -82,7 +82,7 @@ def hounsfield_frames(
     named = f"{name}: {called or path.name}"
     if "PixelData" not in dataset:
         raise InputError(f"{named} has no pixel data")
-    if dataset.get("SamplesPerPixel", 1) != 1:
+    if number(dataset, "SamplesPerPixel") not in (None, 1):
         raise InputError(f"{named} is a colour image, not a CT slice")
     count = 0
     for stored in _decode(dataset, path, scales, shape, named):
@@ -129,9 +129,19 @@ def _decode(
                 return
         for values, _ in get_decoder(syntax).iter_array(dataset):
             yield np.asarray(values)
+    except MemoryError:
+        raise
     except Exception as error:  # decoders fail in many ways
-        known = syntax.name if syntax.name != str(syntax) else "unknown transfer syntax"
-        raise InputError(f"{named} has pixel data that cannot be decoded ({known})") from error
+        raise InputError(f"{named} has pixel data that cannot be decoded ({_name_of(syntax)})") from error
+
+
+def _name_of(syntax: Any) -> str:
+    """A transfer syntax in words, where it is one; a damaged one may be anything."""
+    from pydicom.uid import UID
+
+    # The name of one that is unknown is itself.
+    known = isinstance(syntax, UID) and syntax.name != str(syntax)
+    return syntax.name if known else "unknown transfer syntax"
 
 
 def _check_compressed(dataset: Dataset, frames: int, shape: tuple[int, ...]) -> None:
@@ -164,7 +174,7 @@ def _padding(header: Dataset) -> tuple[int, int] | None:
         last = int(header["PixelPaddingRangeLimit"].value) if "PixelPaddingRangeLimit" in header else first
         bits = int(header.get("BitsAllocated", 16))
         signed = int(header.get("PixelRepresentation", 0)) == 1
-    except (KeyError, TypeError, ValueError):
+    except Exception:  # absent, or no numbers; the parser decodes late and fails in many ways
         return None
 
     def stored(value: int) -> int:

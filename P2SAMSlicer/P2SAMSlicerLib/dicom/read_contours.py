@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,3 +180,21 @@ def unknown_name(what: str, name: str, there: Sequence[str], most: int = 40) -> 
     """The error that a structure is not there, with those that are."""
     more = f" and {len(there) - most} more" if len(there) > most else ""
     return InputError(f"{what}: no structure named '{name}'; it has: {', '.join(there[:most]) or 'none'}{more}")
+
+
+def unique_names(names: Sequence[str], what: str) -> tuple[list[str], list[str]]:
+    """Names of which no two are the same: the second of a name gets a number; and warnings that say so."""
+    taken = set(names)
+    seen: Counter[str] = Counter()
+    called, warnings = [], []
+    for name in names:
+        seen[name] += 1
+        new, number = name, seen[name]
+        while number > 1 and new in taken:
+            new = f"{name} ({number})"
+            number += 1
+        if new != name:
+            taken.add(new)
+            warnings.append(f"{what}: two structures are named '{name}'; the later one is called '{new}' here")
+        called.append(new)
+    return called, warnings

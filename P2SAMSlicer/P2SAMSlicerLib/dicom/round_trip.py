@@ -54,7 +54,7 @@ def comes_back(mask: BoolArray, read_back: BoolArray) -> bool:
     Slices between contoured ones are not looked at: a structure set cannot say that a slice was left out on purpose, and
     readers, this library's among them, may close evenly spaced gaps. The figures of :class:`RoundTrip` tell what that changes.
     """
-    contoured = mask.any(axis=(1, 2))
-    first, last = int(contoured.argmax()), len(contoured) - int(contoured[::-1].argmax())
-    beyond = bool(read_back[:first].any()) or bool(read_back[last:].any())
+    contoured = np.asarray(mask.any(axis=(1, 2)))
+    places = np.flatnonzero(contoured)
+    beyond = bool(read_back[: places[0]].any()) or bool(read_back[places[-1] + 1 :].any())
     return not beyond and bool((mask[contoured] == read_back[contoured]).all())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,9 +24,11 @@ from P2SAMSlicerLib.dicom.code_terminology import code, plain, rgb_of_lab, termi
 from P2SAMSlicerLib.dicom.ct_reference import CtReference
 from P2SAMSlicerLib.dicom.drawn_on import DrawnOn, check_frame, check_origin, patient_of
 from P2SAMSlicerLib.dicom.packed_frames import packed_frames
-from P2SAMSlicerLib.dicom.read_contours import ReadContours, check_memory, unknown_name
+from P2SAMSlicerLib.dicom.read_contours import ReadContours, check_memory, unique_names, unknown_name
+from P2SAMSlicerLib.dicom.roi_names import DERIVED_SUFFIX
 from P2SAMSlicerLib.dicom.seg_grid import FramePlaces, place_frames
 from P2SAMSlicerLib.errors import InputError
+from P2SAMSlicerLib.result_files import COMPARISON_TAG
 from P2SAMSlicerLib.volume import BoolArray, Segment, Segmentation
 
 if TYPE_CHECKING:
@@ -90,6 +93,7 @@ def read_dicom_seg(
             if not 0 < int(header.get("Rows") or 0) * int(header.get("Columns") or 0) <= MOST_PIXELS or frames < 1:
                 raise InputError(f"{WHAT}: has no usable size of frames")
             places = place_frames(header, frames, WHAT)
+            _check_pixels(stream, header, frames)
             check_memory(len(wanted), places.grid, WHAT)
             masks = _masks(stream, header, wanted, places, warnings)
     segments = _segments(wanted, masks, names, warnings)
@@ -145,6 +149,8 @@ def _described(header: Dataset) -> list[_Described]:
                 if (value := plain(text(item, keyword)))
             },
         )
+        if found[number].name.endswith(DERIVED_SUFFIX):
+            found[number].tags[COMPARISON_TAG] = "1"
     return list(found.values())
 
 
@@ -178,6 +184,22 @@ def _wanted(segments: Sequence[_Described], names: Sequence[str]) -> list[_Descr
         if count > 1:
             raise InputError(f"{WHAT}: two segments are named '{name}'; rename one")
     return [each for each in segments if not names or each.name in names]
+
+
+def _check_pixels(stream: BinaryIO, header: Dataset, frames: int) -> None:
+    """Refuse pixels that are not all there: the decoder takes those that are missing for zeros.
+
+    :param stream: at the end of the header.
+    :raises InputError: fewer bytes than the header states.
+    """
+    from pydicom.uid import ExplicitVRLittleEndian
+
+    start = stream.tell()
+    compressed = header.file_meta.get("TransferSyntaxUID", ExplicitVRLittleEndian).is_compressed
+    bits = int(header.get("BitsAllocated") or 0) * int(header.Rows) * int(header.Columns) * frames
+    # Tag, value representation and length come first.
+    if not compressed and not 0 < (bits + 7) // 8 <= stream.seek(0, os.SEEK_END) - start - 8:
+        raise InputError(f"{WHAT}: has fewer pixels than its header says (cut short)")
 
 
 def _masks(
@@ -280,5 +302,10 @@ def _segments(
         raise InputError(f"{WHAT}: none of its {len(wanted)} segments holds a voxel")
     if empty:
         warnings.append(f"{WHAT}: not carried, because empty: {', '.join(empty[:12])}{' and more' if len(empty) > 12 else ''}")
-    left = [each for each in wanted if each.name not in empty or masks.get(each.number, np.zeros(1)).any()]
-    return [Segment(each.name, masks[each.number], each.color, each.terminology, each.tags) for each in left]
+    there = [each for each in wanted if each.number in masks and masks[each.number].any()]
+    called, notes = unique_names([each.name for each in there], WHAT)
+    warnings += notes
+    return [
+        Segment(name, masks[each.number], each.color, each.terminology, each.tags)
+        for name, each in zip(called, there, strict=True)
+    ]

@@ -17,6 +17,7 @@ import numpy as np
 import P2SAMSlicerLib
 from P2SAMSlicerLib.dicom.ct_reference import CtReference, SliceReference
 from P2SAMSlicerLib.dicom.export_contours import UNREVIEWED, ExportContour, all_reviewed
+from P2SAMSlicerLib.dicom.header import quiet
 from P2SAMSlicerLib.dicom.new_object import (
     MANUFACTURER,
     MODEL,
@@ -68,7 +69,8 @@ def write_dicom_seg(
     check_contours(contours, grid, reference)
     places = slice_places(grid, reference)
     names = roi_names([each.source_name for each in contours], [each.comparison for each in contours])
-    dataset = _segmentation(contours, names, grid, reference, places)
+    with quiet():
+        dataset = _segmentation(contours, names, grid, reference, places)
 
     def read_back(file: Path) -> list[tuple[RoundTrip, bool]]:
         from P2SAMSlicerLib.dicom.seg_reader import read_dicom_seg
@@ -92,7 +94,7 @@ def _segmentation(
     places: Sequence[SlicePlace],
 ) -> Dataset:
     import highdicom
-    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+    from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
     used = np.flatnonzero(np.logical_or.reduce([each.mask.any(axis=(1, 2)) for each in contours]))
     slices = range(int(used[0]), int(used[-1]) + 1)
@@ -121,7 +123,7 @@ def _segmentation(
     by_stand_in = {str(each.SOPInstanceUID): places[z].stored for z, each in stand_ins.items()}
     _refer_to_slices(dataset, by_stand_in, reference)
     add_common(dataset, reference, contours, datetime.now().astimezone())
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.file_meta.MediaStorageSOPInstanceUID = UID(dataset.SOPInstanceUID)
     for item, contour in zip(dataset.SegmentSequence, contours, strict=True):
         item.SegmentDescription = text_value(" ".join([contour.description, *reference_warnings(reference)]), "ST")
     use_fitting_character_set(dataset, [each.description for each in contours])
@@ -131,13 +133,15 @@ def _segmentation(
 def _stand_in(z: int, grid: Grid, reference: CtReference) -> Dataset:
     """A slice of the grid as highdicom wants to see one."""
     from pydicom.dataset import Dataset
-    from pydicom.uid import generate_uid
+    from pydicom.uid import UID, generate_uid
     from pydicom.valuerep import DS
 
     stand_in = Dataset()
-    stand_in.SOPClassUID, stand_in.SOPInstanceUID, stand_in.Modality = CT_IMAGE, generate_uid(prefix=None), "CT"
-    stand_in.StudyInstanceUID, stand_in.SeriesInstanceUID = reference.study_uid, reference.series_uid
-    stand_in.FrameOfReferenceUID = reference.frame_of_reference_uid
+    stand_in.SOPInstanceUID = generate_uid(prefix=None)
+    stand_in.Modality = "CT"
+    stand_in.SOPClassUID = UID(CT_IMAGE)
+    stand_in.StudyInstanceUID, stand_in.SeriesInstanceUID = UID(reference.study_uid), UID(reference.series_uid)
+    stand_in.FrameOfReferenceUID = UID(reference.frame_of_reference_uid)
     stand_in.PatientID = stand_in.PatientName = stand_in.PatientBirthDate = stand_in.PatientSex = None
     stand_in.AccessionNumber = stand_in.StudyID = stand_in.StudyDate = stand_in.StudyTime = None
     stand_in.InstanceNumber = z + 1

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from P2SAMSlicerLib.dicom.ct_reference import CtReference, CtSeries, SliceReference
 from P2SAMSlicerLib.dicom.header import (
     DICOM_SUFFIXES,
+    code,
     is_localizer,
     looks_like_dicom,
     map_kind,
@@ -81,7 +82,7 @@ def read_ct_series(paths: Sequence[Path], name: str, *, resample: bool = False) 
     """
     with quiet():
         slices = []
-        for index, path in enumerate(sorted(paths)):
+        for index, path in enumerate(sorted(map(Path, paths))):
             called = f"file {index + 1} of {len(paths)}"
             try:
                 header = read_header(path, SLICE_TAGS)
@@ -90,7 +91,7 @@ def read_ct_series(paths: Sequence[Path], name: str, *, resample: bool = False) 
                 raise InputError(f"{name}: {called} cannot be read ({reason})") from None
             except Exception:  # damaged files make the parser fail in many ways; its words may quote the patient's data
                 raise InputError(f"{name}: {called} cannot be read as DICOM (damaged, or cut short)") from None
-            if text(header, "Modality") != "CT":
+            if code(header, "Modality") != "CT":
                 raise InputError(f"{name}: {called} is no CT image")
             slices.append(StoredSlice(path, header, called))
         if not slices:
@@ -129,8 +130,8 @@ def _image_slices(folder: Path, name: str, notes: list[str]) -> list[StoredSlice
             beside["sub-folders"] += 1
         elif header is None:
             beside["other files"] += 1
-        elif text(header, "Modality") in BESIDE_MODALITIES:
-            beside[text(header, "Modality")] += 1
+        elif code(header, "Modality") in BESIDE_MODALITIES:
+            beside[code(header, "Modality")] += 1
         elif is_localizer(header):
             beside["localizer"] += 1
         else:
@@ -138,7 +139,7 @@ def _image_slices(folder: Path, name: str, notes: list[str]) -> list[StoredSlice
     if not found:
         held = f"; it holds {_counts(beside)}" if beside else ""
         raise InputError(f"{name}: no DICOM CT slices in this folder{held}")
-    modalities = Counter(text(each.header, "Modality") or "objects without modality" for each in found)
+    modalities = Counter(code(each.header, "Modality") or "objects without modality" for each in found)
     if set(modalities) != {"CT"}:
         raise InputError(f"{name}: not one CT series; the folder holds {_counts(modalities)}")
     if beside:
@@ -154,7 +155,7 @@ def _header(path: Path, name: str) -> Dataset | None:
     try:
         if looks_like_dicom(path):
             header = read_header(path, SLICE_TAGS)
-            if text(header, "SOPClassUID") and text(header, "Modality"):
+            if text(header, "SOPClassUID") and code(header, "Modality"):
                 return header
             if text(header, "SOPClassUID") or path.name.upper() == "DICOMDIR":
                 return None
@@ -252,6 +253,8 @@ def _fill(
     frames = 1 if first.frame is None else int(first.header.get("NumberOfFrames", 1))
     try:
         dataset = read_whole(first.path, _BESIDE_PIXELS_BYTES + frames * stack.size[0] * stack.size[1] * 8)
+    except MemoryError:
+        raise
     except Exception:  # damaged files make the parser fail in many ways; its words may quote the patient's data
         raise InputError(f"{name}: {called} cannot be read as DICOM (damaged, or cut short)") from None
     # A frame that is no slice of the stack, as a scout view is, has a scale that nobody uses.

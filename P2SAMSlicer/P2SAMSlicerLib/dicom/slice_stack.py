@@ -37,6 +37,9 @@ LEAN_TOLERANCE_DEGREES = 0.5
 #: No gantry tilts farther than this.
 MOST_TILT_DEGREES = 45.0
 
+#: More than the largest CT has ten times over; a damaged header may ask for any number.
+MOST_VOXELS = 2**33
+
 RESAMPLING_ADVICE = "to bring them to a straight, even grid, see: p2sam dicom convert --resample"
 
 
@@ -90,6 +93,8 @@ def stack_slices(slices: Sequence[StoredSlice], name: str, notes: list[str], *, 
     size = _common(
         slices, lambda s: np.array([number(s.header, tag) or 0 for tag in ("Rows", "Columns")], float), 0, "size", name
     )
+    if not (size >= 1).all() or len(slices) * size.prod() > MOST_VOXELS:
+        raise InputError(f"{name}: {len(slices)} slices of {size[0]:.0f} x {size[1]:.0f} pixels are no CT")
     axes = _axes(orientation, name)
     normal = axes[:, 2]
     ordered = sorted(slices, key=lambda s: float(s.position @ normal))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from P2SAMSlicerLib.dicom.ct_reference import CtReference, SliceReference
 from P2SAMSlicerLib.dicom.export_contours import ExportContour
+from P2SAMSlicerLib.dicom.header import quiet
 from P2SAMSlicerLib.dicom.mask_polygon import slice_contours
 from P2SAMSlicerLib.dicom.new_object import (
     RESEARCH_STATEMENT,
@@ -73,7 +74,8 @@ def write_structure_set(
     check_contours(contours, grid, reference)
     places = slice_places(grid, reference)
     names = roi_names([each.source_name for each in contours], [each.comparison for each in contours])
-    dataset = _structure_set(contours, names, grid, reference, places, predecessor)
+    with quiet():
+        dataset = _structure_set(contours, names, grid, reference, places, predecessor)
 
     def read_back(file: Path) -> list[tuple[RoundTrip, bool]]:
         from P2SAMSlicerLib.dicom.structure_set_reader import read_structure_set

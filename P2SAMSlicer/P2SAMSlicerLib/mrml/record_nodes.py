@@ -6,6 +6,7 @@ It lies in a text node that the segmentation refers to, so saving the scene (MRB
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +15,12 @@ from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.geometry import Grid
 from P2SAMSlicerLib.mrml.result_removal import mark_as_part
 from P2SAMSlicerLib.orientation import canonical_orientation
+from P2SAMSlicerLib.packed_mask import packed_volume, unpacked_volume
 from P2SAMSlicerLib.result import SliceResult, VisitResult
 from P2SAMSlicerLib.result_files import visit_entry
 from P2SAMSlicerLib.slice_record import slice_from_plain, slice_to_plain
+from P2SAMSlicerLib.visit_record import MOST_VOXELS
+from P2SAMSlicerLib.volume import BoolArray
 
 #: By this role a result's segmentation refers to its record, its follow-up and its prior's segmentation.
 RECORD_ROLE = "P2SAMSlicer.record"
@@ -47,6 +51,11 @@ def attach_record(node: Any, visit: VisitResult) -> None:
         "format_version": FORMAT_VERSION,
         "summary": visit_entry(visit),
         "slices": {result.source.name: [slice_to_plain(each) for each in result.slices] for result in visit.segments},
+        # What the tool drew, for a report that has to say how far a person changed it.
+        "drawn": {
+            result.source.name: packed_volume(result.registered_mask if result.mask is None else result.mask)
+            for result in visit.segments
+        },
     }
     text = node.GetNodeReference(RECORD_ROLE)
     if text is None:
@@ -104,6 +113,19 @@ def replace_slices(node: Any, segment: str, changed: Sequence[SliceResult], figu
         entries = content["summary"]["segments"]
         entries[:] = [figures(each, tuple(now.values())) if each["segment"] == segment else each for each in entries]
     text.SetText(json.dumps(content, allow_nan=False))
+
+
+def drawn_contours(node: Any) -> dict[str, BoolArray]:
+    """The contours as the tool drew them, ``(k, j, i)`` on the follow-up's voxels, by the name of the prior's segment.
+
+    :returns: empty where there is no record, or one of a version that did not keep them, or a damaged one.
+    """
+    text = node.GetNodeReference(RECORD_ROLE)
+    try:
+        content = json.loads(text.GetText() or "") if text is not None else {}
+        return {str(name): unpacked_volume(entry, MOST_VOXELS) for name, entry in content.get("drawn", {}).items()}
+    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError, zlib.error):
+        return {}
 
 
 def record_of(node: Any) -> ResultRecord | None:

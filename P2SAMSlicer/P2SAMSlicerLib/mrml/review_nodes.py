@@ -32,10 +32,12 @@ DECISION_TAG, REVIEWER_TAG, TIME_TAG = "P2SAM.Decision", "P2SAM.Reviewer", "P2SA
 DECIDED_TAG, VOLUME_TAG, DRAWN_VOLUME_TAG = "P2SAM.DecidedContour", "P2SAM.DecidedVolumeMl", "P2SAM.DrawnVolumeMl"
 #: The decision was taken back because the contour was edited; it stays so if the edit is undone.
 TAKEN_BACK_TAG = "P2SAM.DecisionTakenBack"
-_OWN_TAGS = (
-    *(DRAWN_TAG, DRAWN_VOLUME_TAG, SEEN_TAG, COMPARISON_TAG),
+#: What is known of a review without the scene; for a file that tells of it.
+REVIEW_TAGS = (
+    *(DRAWN_TAG, DRAWN_VOLUME_TAG),
     *(DECISION_TAG, REVIEWER_TAG, TIME_TAG, DECIDED_TAG, VOLUME_TAG, TAKEN_BACK_TAG),
 )
+_OWN_TAGS = (*REVIEW_TAGS, SEEN_TAG, COMPARISON_TAG)
 
 
 class Decision(str, Enum):

@@ -63,8 +63,7 @@ def tag_of(segment: Any, name: str) -> str | None:
     value = vtk.reference("")
     if not segment.GetTag(name, value):
         return None
-    text = str(value)
-    return text.replace("%7C", "|").replace("%25", "%") if name.startswith(OWN_TAGS_PREFIX) else text
+    return read_tag(name, str(value))
 
 
 def put_tag(segment: Any, name: str, text: str) -> None:
@@ -72,7 +71,17 @@ def put_tag(segment: Any, name: str, text: str) -> None:
 
     In a segmentation's file the tags are divided by ``|``: what comes after one in a name would be lost.
     """
-    segment.SetTag(name, text.replace("%", "%25").replace("|", "%7C"))
+    segment.SetTag(name, written_tag(text))
+
+
+def written_tag(text: str) -> str:
+    """What stands in a segmentation's file for the text of a tag of our own."""
+    return text.replace("%", "%25").replace("|", "%7C")
+
+
+def read_tag(name: str, text: str) -> str:
+    """The text of a tag as it stands in a segmentation's file; of our own tags the inverse of :func:`written_tag`."""
+    return text.replace("%7C", "|").replace("%25", "%") if name.startswith(OWN_TAGS_PREFIX) else text
 
 
 @contextmanager

@@ -181,7 +181,7 @@ def _write(
     before = written_files(order.out)
     agreements = {name: asdict(each) for name, each in carried.agreements.items()}
     references = [each.label for each in order.references if any(each.label in used for used in carried.reference_of.values())]
-    with atomic_folder(order.out) as stage:
+    with atomic_folder(order.out, last=VISIT_NAME) as stage:
         inputs = {"followup": order.followup.label, "references": references, "carried_from": order.carried_from}
         write_results(stage, [carried.result], inputs=inputs, warnings=carried.warnings)
         exports, notes = _export(stage, order, carried.result, followup, reference)

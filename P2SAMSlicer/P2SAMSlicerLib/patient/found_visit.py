@@ -40,14 +40,18 @@ def in_order(found: Sequence[FoundVisit]) -> tuple[PatientVisit, ...]:
     if all(visit.acquired for visit in visits):
         visits.sort(key=lambda visit: visit.acquired or "")
         _check_same_day(visits)
-    first = _day_of(visits[0].acquired) if visits else None
-    return tuple(_numbered(visit, number, first) for number, visit in enumerate(visits, start=1))
+    days = days_of([visit.acquired for visit in visits])
+    return tuple(
+        PatientVisit(number, f"visit_{number}", day, visit.acquired, visit.ct, visit.contours)
+        for number, (visit, day) in enumerate(zip(visits, days, strict=True), start=1)
+    )
 
 
-def _numbered(visit: FoundVisit, number: int, first: date | None) -> PatientVisit:
-    own = _day_of(visit.acquired)
-    day = None if first is None or own is None else (own - first).days
-    return PatientVisit(number, f"visit_{number}", day, visit.acquired, visit.ct, visit.contours)
+def days_of(acquired: Sequence[str | None]) -> list[int | None]:
+    """Days since the first visit; None where a date is not known."""
+    dates = [_day_of(each) for each in acquired]
+    first = dates[0] if dates else None
+    return [None if first is None or own is None else (own - first).days for own in dates]
 
 
 def _by_folder(visits: Sequence[FoundVisit]) -> list[FoundVisit]:

@@ -34,7 +34,7 @@ def write_report(
         "segments": [{"name": name} for name in choose_contours(orders[0]).names()],
         "warnings": _warnings(folders, prior.label),
     }
-    identity = _identity(prior, visits) if identified else None
+    identity = identity_of(prior, visits) if identified else None
     return write_patient_report(out, folders, prior=facts, identity=identity, overwrite=True)
 
 
@@ -48,7 +48,8 @@ def _warnings(folders: Sequence[Path], label: str) -> list[str]:
     return list(dict.fromkeys(text.removeprefix(f"{label}: ") for text in found))
 
 
-def _identity(prior: PatientVisit, visits: Sequence[PatientVisit]) -> ReportIdentity:
+def identity_of(prior: PatientVisit, visits: Sequence[PatientVisit]) -> ReportIdentity:
+    """Who the patient is and when the visits were, from the prior's DICOM files; dates alone where it has none."""
     from P2SAMSlicerLib.report.patient_report import ReportIdentity
 
     dates = {visit.label: _date(visit.acquired) for visit in visits if visit.acquired}

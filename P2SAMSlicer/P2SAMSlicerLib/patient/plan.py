@@ -148,7 +148,8 @@ def _order(
     out: Path,
 ) -> VisitOrder:
     between = [visit for visit in visits if prior.number < visit.number < followup.number]
-    references, unreviewed = (prior,), ()
+    references: tuple[PatientVisit, ...] = (prior,)
+    unreviewed: tuple[str, ...] = ()
     if settings.carried_from == "previous":
         references, unreviewed = _chain(prior, between, {visit.number for visit in followups}, out)
     elif settings.carried_from == "approved":

@@ -90,16 +90,14 @@ def _sources_of(visit: PatientVisit, order: VisitOrder, notes: list[str]) -> dic
         with named_by_label([visit]):
             names = contour_facts(source.path).names
         for name in dict.fromkeys(names):
-            before = found.get(name)
-            if order.segments and name not in order.segments:
-                continue
-            if names.count(name) > 1:
+            wanted = not order.segments or name in order.segments
+            if names.count(name) > 1 and wanted:
                 if order.segments:
                     raise InputError(f"{visit.label}: two structures are named '{name}'; rename one")
                 notes.append(f"{visit.label}: not carried, because two structures are named '{name}'")
-            elif before is None:
+            elif name not in found:
                 found[name] = source
-            elif before.approved == source.approved:
+            elif found[name].approved == source.approved and wanted:
                 raise InputError(f"{visit.label}: '{name}' is in several files; leave only one, or approve one")
     return found
 

@@ -147,18 +147,22 @@ def _carried(order: VisitOrder, model: PromptableModel, progress: Progress, visi
 
     :raises OutputError: not even the failure can be recorded.
     """
-    label = order.followup.label
     try:
-        return VisitOutcome(label, order.out, DONE, carry_visit(order, model, progress))
+        return VisitOutcome(order.followup.label, order.out, DONE, carry_visit(order, model, progress))
     except (Cancelled, KeyboardInterrupt):
         raise
     except P2SAMError as error:
-        reason, no_memory = without_file_names(" ".join(str(error).split()), visits), False
+        return _failed(order, without_file_names(" ".join(str(error).split()), visits))
     except Exception as error:
         told = out_of_memory(error)
-        reason, no_memory = told or unexpected(error), told is not None
-    details = traceback.format_exc()
-    return VisitOutcome(label, order.out, FAILED, write_failed_visit(order, reason), reason, details, no_memory)
+        return _failed(order, told or unexpected(error), out_of_memory=told is not None)
+
+
+def _failed(order: VisitOrder, reason: str, *, out_of_memory: bool = False) -> VisitOutcome:
+    """A failure that is being handled, recorded in the visit's folder."""
+    details, label = traceback.format_exc(), order.followup.label
+    reason = reason.removeprefix(f"{label}: ")
+    return VisitOutcome(label, order.out, FAILED, write_failed_visit(order, reason), reason, details, out_of_memory)
 
 
 def _numbered(progress: Progress, number: int, total: int) -> Progress:

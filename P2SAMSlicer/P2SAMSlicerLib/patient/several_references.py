@@ -249,7 +249,7 @@ def _worst_registration(entries: Sequence[Mapping[str, Any]], figure: str) -> di
         value = entry.get(figure)
         return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else -math.inf
 
-    worst = dict(min(entries, key=fit))
+    worst: dict[str, Any] = dict(sorted(entries, key=fit)[0])
     worst["reasons"] = list(dict.fromkeys(reason for entry in entries for reason in entry.get("reasons", ())))
     return worst
 

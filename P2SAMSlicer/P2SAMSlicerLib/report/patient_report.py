@@ -14,6 +14,7 @@ from typing import Any
 from P2SAMSlicerLib.atomic_file import atomic_folder
 from P2SAMSlicerLib.definitions import SLICE
 from P2SAMSlicerLib.errors import OutputError
+from P2SAMSlicerLib.patient.visit_folder import DONE
 from P2SAMSlicerLib.report.contour_words import (
     name_of,
     outcome_badge,
@@ -44,7 +45,7 @@ from P2SAMSlicerLib.report.page import (
 from P2SAMSlicerLib.report.report_content import ReportIdentity, report_content
 from P2SAMSlicerLib.report.review_record import REVIEW_DEFINITIONS, UNREVIEWED, ReviewRecord
 from P2SAMSlicerLib.report.trends import trend_plots
-from P2SAMSlicerLib.report.visit_content import DONE, VisitContent, read_visit_content
+from P2SAMSlicerLib.report.visit_content import VisitContent, read_visit_content
 from P2SAMSlicerLib.report.visit_section import visit_section
 from P2SAMSlicerLib.result_files import plain
 
@@ -193,7 +194,7 @@ def _summary(content: Mapping[str, Any]) -> Markup:
     """Visit by visit and segment by segment."""
     prior = content["prior"]
     rows: list[list[Content]] = []
-    state = "first visit" if prior["approved"] is None else f"first visit, {'' if prior['approved'] else 'not '}approved"
+    state = "first visit, approved" if prior["approved"] else "first visit, no approval recorded"
     for each in prior["segments"]:
         rows.append([visit_name(prior), name_of(each["name"]), state, NONE, figure_text(each["volume_ml"], 2), *[NONE] * 3, ""])
     for visit in content["visits"]:

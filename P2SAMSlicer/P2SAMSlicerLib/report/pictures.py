@@ -6,7 +6,7 @@ A picture shows the contours as the tool drew them, and says so. It holds no nam
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from P2SAMSlicerLib.overlay import (
     REGISTERED_COLOR,
     RESULT_COLOR,
     SOFT_TISSUE_WINDOW,
+    TRUTH_COLOR,
     Contour,
     Panel,
     largest_slice,
@@ -37,6 +38,9 @@ Why = Literal["central", "most doubtful"]
 MOST_DOUBTFUL = 3
 #: What stands in the picture itself, which may be looked at alone.
 IN_PICTURE = "Research use only. As the tool drew it, before any review."
+IN_EDITED_PICTURE = "Research use only. Result: as the tool drew it, before any review. Thin line: as a person changed it."
+#: Of the contour that a person changed.
+EDITED_COLOR, EDITED_POINTS = TRUTH_COLOR, 1.0
 #: Tissue that is shown around the contours.
 MARGIN_MM = 25.0
 #: Air in lung and not around the patient; with this share of it around a lesion the lung window shows more.
@@ -79,12 +83,19 @@ class Picture:
         return values if file is None else {**values, "file": file}
 
 
-def visit_pictures(prior: Volume, segments: Sequence[Segment], followup: Volume, result: VisitResult) -> tuple[Picture, ...]:
+def visit_pictures(
+    prior: Volume,
+    segments: Sequence[Segment],
+    followup: Volume,
+    result: VisitResult,
+    edited: Mapping[str, BoolArray] | None = None,
+) -> tuple[Picture, ...]:
     """Pictures of all segments of a visit: of each the central slice and up to three that are most doubtful.
 
     :param prior: the CT from which the contours were carried.
     :param segments: on the prior's grid; those of the result are found by name.
     :param followup: the CT on which the result lies.
+    :param edited: contours that a person changed, by the segment's name, on the follow-up's grid; drawn as a thin line.
     :returns: in the order of the segments, the most doubtful slice first. A segment of which nothing lies within the follow-up
         has none.
     """
@@ -93,7 +104,8 @@ def visit_pictures(prior: Volume, segments: Sequence[Segment], followup: Volume,
     made: list[Picture] = []
     for number, each in enumerate(result.segments, 1):
         source = known.get(each.source.name, each.source)
-        made += _segment_pictures(view, source.mask, each, number)
+        masks = _Masks.of(view, source.mask, each, (edited or {}).get(each.source.name))
+        made += _segment_pictures(view, masks, each, number)
     return tuple(made)
 
 
@@ -127,29 +139,47 @@ def _percentiles(array: NDArray[Any]) -> tuple[float, float]:
     return (window.low + window.high) / 2, window.high - window.low
 
 
-def _segment_pictures(view: _Visit, prior_mask: BoolArray, result: SegmentResult, number: int) -> list[Picture]:
+@dataclass(frozen=True)
+class _Masks:
+    """Contours of one segment in canonical order: on the prior, registered, as the tool drew it, as a person changed it."""
+
+    prior: BoolArray
+    registered: BoolArray
+    drawn: BoolArray | None
+    edited: BoolArray | None
+
+    @classmethod
+    def of(cls, view: _Visit, prior: BoolArray, result: SegmentResult, edited: BoolArray | None) -> _Masks:
+        """:param edited: on the follow-up's stored grid."""
+        turned = [None if each is None else view.orientation.canonical_view(each) for each in (result.mask, edited)]
+        registered = view.orientation.canonical_view(result.registered_mask)
+        return cls(view.prior_orientation.canonical_view(prior), registered, *turned)
+
+    @property
+    def shown(self) -> BoolArray:
+        """What the pictures are about."""
+        return self.registered if self.drawn is None else self.drawn
+
+
+def _segment_pictures(view: _Visit, masks: _Masks, result: SegmentResult, number: int) -> list[Picture]:
     """Pictures of one segment."""
-    registered = view.orientation.canonical_view(result.registered_mask)
-    drawn = None if result.mask is None else view.orientation.canonical_view(result.mask)
-    shown = registered if drawn is None else drawn
-    if not shown.any():
+    if not masks.shown.any():
         return []
-    central = _central_slice(shown)
+    central = _central_slice(masks.shown)
     doubtful = [view.orientation.canonical_slice_index(index) for index in must_be_seen(result.slices)[:MOST_DOUBTFUL]]
-    on_prior = view.prior_orientation.canonical_view(prior_mask)
-    window = _window(view, shown)
+    window = _window(view, masks.shown)
     made = []
     for z in dict.fromkeys([*doubtful, central]):
-        if not 0 <= z < shown.shape[0]:
+        if not 0 <= z < masks.shown.shape[0]:
             continue  # recorded on another volume; nothing can be shown of it
         why: Why = "most doubtful" if z in doubtful else "central"
-        made.append(_picture(view, (on_prior, registered, drawn), result, number, z, why, z == central, window))
+        made.append(_picture(view, masks, result, number, z, why, z == central, window))
     return made
 
 
 def _picture(
     view: _Visit,
-    masks: tuple[BoolArray, BoolArray, BoolArray | None],
+    masks: _Masks,
     result: SegmentResult,
     number: int,
     z: int,
@@ -157,29 +187,15 @@ def _picture(
     is_central: bool,
     window: tuple[float, float],
 ) -> Picture:
-    """One slice, side by side.
-
-    :param masks: on the prior, registered, and drawn, in canonical order.
-    """
-    on_prior, registered, drawn = masks
-    prior_z, matched = _prior_slice(view, on_prior, registered if registered.any() else drawn, z)
-    panels = [
-        Panel("Prior", view.prior, [Contour("prior contour", on_prior, PRIOR_COLOR)], prior_z),
-        Panel(
-            "Follow-up, registered prior contour",
-            view.followup,
-            [Contour("registered prior contour", registered, REGISTERED_COLOR)],
-            z,
-        ),
-    ]
-    if drawn is not None:
-        panels.append(Panel("Follow-up, result", view.followup, [Contour("result", drawn, RESULT_COLOR)], z))
+    """One slice, side by side."""
+    prior_z, matched = _prior_slice(view, masks.prior, masks.registered if masks.registered.any() else masks.drawn, z)
     index = view.orientation.stored_slice_index(z)
     priorities = [each.review_priority for each in result.slices if each.index == index]
     priority = max(priorities, default=None)
+    words = IN_PICTURE if masks.edited is None else IN_EDITED_PICTURE
     return Picture(
         name=f"segment_{number}_slice_{index:04d}",
-        png=_small(overlay_png(panels, IN_PICTURE, window, MARGIN_MM)),
+        png=_small(overlay_png(_panels(view, masks, z, prior_z), words, window, MARGIN_MM)),
         segment=result.source.name,
         slice_index=index,
         position_mm=_position_mm(view.followup.grid, z),
@@ -187,6 +203,22 @@ def _picture(
         review_priority=priority,
         caption=_caption(view, result, (z, prior_z), why, is_central, priority, matched, window),
     )
+
+
+def _panels(view: _Visit, masks: _Masks, z: int, prior_z: int) -> list[Panel]:
+    """Prior; follow-up with the registered prior contour; follow-up with the result, if there is one."""
+    registered = Contour("registered prior contour", masks.registered, REGISTERED_COLOR)
+    panels = [
+        Panel("Prior", view.prior, [Contour("prior contour", masks.prior, PRIOR_COLOR)], prior_z),
+        Panel("Follow-up, registered prior contour", view.followup, [registered], z),
+    ]
+    outlines = [] if masks.drawn is None else [Contour("result", masks.drawn, RESULT_COLOR)]
+    if masks.edited is not None:
+        outlines.append(Contour("as a person changed it", masks.edited, EDITED_COLOR, EDITED_POINTS))
+    if outlines:
+        title = "Follow-up, result" if masks.drawn is not None else "Follow-up, as a person changed it"
+        panels.append(Panel(title, view.followup, outlines, z))
+    return panels
 
 
 def _caption(
@@ -300,7 +332,7 @@ def _nearest(colors: NDArray[np.integer], palette: NDArray[np.int32]) -> NDArray
 def _palette() -> list[tuple[int, ...]]:
     """Greys, and the outlines' colours as they are and as they blend with black and white at their rims."""
     colors: list[tuple[int, ...]] = [(round(255 * k / (GREYS - 1)),) * 3 for k in range(GREYS)]
-    for color in (PRIOR_COLOR, REGISTERED_COLOR, RESULT_COLOR):
+    for color in (PRIOR_COLOR, REGISTERED_COLOR, RESULT_COLOR, EDITED_COLOR):
         red, green, blue = (int(color[k : k + 2], 16) for k in (1, 3, 5))
         for share in SHARES:
             for other in (0, 255):

@@ -8,9 +8,9 @@ from typing import Any
 
 import P2SAMSlicerLib
 from P2SAMSlicerLib.definitions import DEFINITIONS
+from P2SAMSlicerLib.patient.visit_folder import DONE
 from P2SAMSlicerLib.report.review_record import REVIEW_DEFINITIONS, UNREVIEWED, ReviewRecord
 from P2SAMSlicerLib.report.visit_content import (
-    DONE,
     VisitContent,
     number,
     one_text,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from P2SAMSlicerLib.report.visit_content import DONE
+from P2SAMSlicerLib.patient.visit_folder import DONE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,8 +83,7 @@ def trends(content: Mapping[str, Any]) -> dict[str, list[TrendPoint]]:
     begin = _place(prior, by_day)
     found: dict[str, list[TrendPoint]] = {}
     for each in prior["segments"]:
-        place = 1.0 if begin is None else begin
-        found[each["name"]] = [TrendPoint(place, each["volume_ml"], 0.0, 0.0, True)]
+        found[each["name"]] = [TrendPoint(1.0 if begin is None else begin, each["volume_ml"], 0.0, 0.0, True)]
     for visit in content["visits"]:
         place = _place(visit, by_day)
         for each in visit["segments"]:

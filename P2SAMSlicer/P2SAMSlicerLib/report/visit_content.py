@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from P2SAMSlicerLib.errors import InputError
+from P2SAMSlicerLib.patient.visit_folder import DONE, FAILED, FORMAT, FORMAT_VERSION, VISIT_NAME
 from P2SAMSlicerLib.report.page import PNG_SIGNATURE
 from P2SAMSlicerLib.result import SliceResult
 from P2SAMSlicerLib.result_files import SUMMARY_NAME
 from P2SAMSlicerLib.review import must_be_seen
 
-VISIT_NAME = "visit.json"
-VISIT_FORMAT, VISIT_FORMAT_VERSION = "P2SAMSlicer visit folder", 1
-DONE, FAILED, UNREADABLE = "done", "failed", "unreadable"
+#: Beside what :mod:`P2SAMSlicerLib.patient.visit_folder` knows.
+UNREADABLE = "unreadable"
 
 #: No file of a visit is larger; a larger one is none of ours.
 MOST_JSON_BYTES = 256_000_000
@@ -85,18 +85,16 @@ def read_visit_content(folder: Path) -> VisitContent:
     known = folder.name if _LABEL.fullmatch(folder.name) else "visit ?"
     try:
         facts = _json(folder / VISIT_NAME)
-        if facts.get("format") != VISIT_FORMAT:
+        if facts.get("format") != FORMAT:
             raise InputError(f"{VISIT_NAME}: is not of a visit's folder")
-        if not isinstance(facts.get("format_version"), int) or facts["format_version"] > VISIT_FORMAT_VERSION:
-            raise InputError(f"{VISIT_NAME}: was written by a newer version of P2SAMSlicer")
+        if facts.get("format_version") != FORMAT_VERSION:
+            raise InputError(f"{VISIT_NAME}: was written by another version of P2SAMSlicer")
         label = facts.get("label")
         label = label if isinstance(label, str) and _LABEL.fullmatch(label) else known
-        place = {"label": label, "number": whole(facts.get("number")), "day": whole(facts.get("day"))}
+        place, day = whole(facts.get("number")), whole(facts.get("day"))
         if facts.get("outcome") != DONE:
-            return VisitContent(
-                **place, outcome=FAILED, reason=one_text(facts.get("reason")) or "no reason is told", facts=facts
-            )
-        return VisitContent(**place, outcome=DONE, facts=facts, entry=_entry(folder), pictures=_pictures(folder, facts))
+            return VisitContent(label, place, day, FAILED, one_text(facts.get("reason")) or "no reason is told", facts)
+        return VisitContent(label, place, day, DONE, "", facts, _entry(folder), _pictures(folder, facts))
     except InputError as error:
         number = whole(int(known.partition("_")[2])) if "_" in known else None
         return VisitContent(known, number, None, UNREADABLE, str(error))

@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from P2SAMSlicerLib.definitions import REGISTRATION, SEGMENT
+from P2SAMSlicerLib.patient.visit_folder import DONE
 from P2SAMSlicerLib.report.contour_words import name_of, outcome_badge, review_badge, shift_words, visit_name
 from P2SAMSlicerLib.report.page import (
     NONE,
     Content,
     Markup,
+    Tone,
     bullets,
     facts,
     figure_text,
@@ -23,8 +25,7 @@ from P2SAMSlicerLib.report.page import (
     section,
     table,
 )
-from P2SAMSlicerLib.report.report_content import CONTOURED, EXPORT_DEFINITIONS, REPORT_DEFINITIONS
-from P2SAMSlicerLib.report.visit_content import DONE
+from P2SAMSlicerLib.report.report_content import AGREEMENT_DEFINITIONS, CONTOURED, EXPORT_DEFINITIONS, REPORT_DEFINITIONS
 
 #: So many segments stand side by side in a table of figures; more would not fit on paper.
 SIDE_BY_SIDE = 3
@@ -109,7 +110,7 @@ def _objections(visit: Mapping[str, Any]) -> Markup:
         priority = paragraph(
             f"Review priority {figure_text(segment['review_priority'], 2)} (0 to 1, larger is to be looked at first)."
         )
-        tone = "plain" if segment["outcome"] in ("found", "registration only") and not segment["reasons"] else "warn"
+        tone: Tone = "plain" if segment["outcome"] in ("found", "registration only") and not segment["reasons"] else "warn"
         told = (
             bullets(segment["reasons"]) if segment["reasons"] else paragraph("No check objected. It still has to be looked at.")
         )
@@ -200,16 +201,11 @@ def _agreement(agreement: Any) -> Markup:
     """How far contours from several references agree; whatever figures there are."""
     if not isinstance(agreement, Mapping) or not agreement:
         return Markup("")
-    definitions = agreement.get("definitions") if isinstance(agreement.get("definitions"), Mapping) else {}
-    segments = agreement.get("segments") if isinstance(agreement.get("segments"), Mapping) else agreement
     rows: list[list[Content]] = []
-    for name, figures in segments.items():
-        if name == "definitions":
-            continue
-        for key, value in figures.items() if isinstance(figures, Mapping) else [("", figures)]:
-            rows.append(
-                [name_of(str(name)), str(key).replace("_", " "), _value(value), str((definitions or {}).get(key, NONE))]
-            )
+    for name, figures in agreement.items():
+        for key, value in figures.items() if isinstance(figures, Mapping) else ():
+            meaning = AGREEMENT_DEFINITIONS.get(str(key), NONE)
+            rows.append([name_of(str(name)), str(key).replace("_", " "), _value(value), meaning])
     told = table(
         "Agreement of the contours from each reference", ["Segment", "Figure", "Value", "What it means"], rows, wide=[3]
     )
@@ -258,6 +254,8 @@ def _chunks(segments: Sequence[Mapping[str, Any]]) -> list[Sequence[Mapping[str,
 
 
 def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(_value(each) for each in value) or NONE
     return f"{value:.3g}" if isinstance(value, float) else plain_or(value)
 
 

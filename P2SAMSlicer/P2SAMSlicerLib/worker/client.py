@@ -17,10 +17,13 @@ from P2SAMSlicerLib.atomic_file import remove_temporary
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.worker.connection import Connection
 from P2SAMSlicerLib.worker.messages import (
+    CarryPatient,
     Cleared,
     Event,
     Fault,
     Finished,
+    PatientFinished,
+    PatientVisitDone,
     Progress,
     Propagate,
     Quit,
@@ -197,14 +200,14 @@ class WorkerClient:
             self._fail(f"the worker did not say that it listens within {self._start_seconds:g} seconds")
 
     def _take(self, event: Event) -> None:
-        if isinstance(event, (Finished, Updated, Cleared, Refused)):
+        if isinstance(event, (Finished, Updated, PatientFinished, Cleared, Refused)):
             # A request that could not be read has no number: it is the oldest one, as they are read in order.
             number = event.request if event.request is not None else next(iter(self._pending), None)
             if number is not None:
                 self._pending.pop(number, None)
             if not self._pending:
                 self._made.clear()
-        if isinstance(event, (Progress, VisitDone, Finished, Updated, Cleared, Refused)):
+        if isinstance(event, (Progress, VisitDone, Finished, Updated, PatientVisitDone, PatientFinished, Cleared, Refused)):
             self._events.append(event)
 
     def _fail(self, message: str) -> None:
@@ -238,6 +241,10 @@ def _written_folders(request: Request) -> list[Path]:
     """The folders into which a request makes the worker write."""
     if isinstance(request, Propagate):
         return [request.job.out.absolute(), request.records.absolute()]
+    if isinstance(request, CarryPatient):
+        out = request.out.absolute()
+        # A visit's folder that is there already is written into from within.
+        return [out, *(path for path in out.glob("visit_*") if path.is_dir())]
     return [request.out.absolute()] if isinstance(request, Update) else []
 
 

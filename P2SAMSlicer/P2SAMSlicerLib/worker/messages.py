@@ -17,6 +17,8 @@ from P2SAMSlicerLib.cli.job import PropagationJob
 from P2SAMSlicerLib.edited_prompts import EditedPrompts
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.models.catalogue import default_model
+from P2SAMSlicerLib.patient.given_files import GivenFiles
+from P2SAMSlicerLib.patient.plan import PatientSettings
 from P2SAMSlicerLib.result import SliceResult
 from P2SAMSlicerLib.worker.plain_values import from_plain, to_plain
 
@@ -62,6 +64,23 @@ class Update:
 
 
 @dataclass(frozen=True)
+class CarryPatient:
+    """Carry contours through a patient's visits as ``p2sam patient`` does.
+
+    Answered by :class:`Progress`, a :class:`PatientVisitDone` each, :class:`PatientFinished`.
+
+    :param folder: with the patient's visits; None if files are named.
+    :param files: None if a folder is searched.
+    """
+
+    settings: PatientSettings
+    out: Path
+    folder: Path | None = None
+    files: GivenFiles | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
 class Clear:
     """Forget the remembered features and volumes; answered by :class:`Cleared`."""
 
@@ -71,7 +90,7 @@ class Quit:
     """End the worker; not answered."""
 
 
-Request = Propagate | Update | Clear | Quit
+Request = Propagate | Update | CarryPatient | Clear | Quit
 
 
 @dataclass(frozen=True)
@@ -152,6 +171,43 @@ class Updated:
 
 
 @dataclass(frozen=True)
+class PatientVisitDone:
+    """One follow-up of a patient is done.
+
+    :param outcome: ``done``, ``kept`` or ``failed``.
+    :param folder: of the visit, with ``visit.json``.
+    :param ct: files of its CT.
+    :param dicom: they are DICOM.
+    :param failure: why, in one line; None where it did not fail.
+    """
+
+    request: int
+    label: str
+    outcome: str
+    folder: Path
+    ct: tuple[Path, ...]
+    dicom: bool
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class PatientFinished:
+    """All of a patient's follow-ups are done, and the report is written.
+
+    :param prior: label of the visit that contours were carried from.
+    :param found: number of the patient's visits.
+    :param report: its files.
+    """
+
+    request: int
+    prior: str
+    found: int
+    visits: tuple[PatientVisitDone, ...]
+    report: tuple[Path, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Cleared:
     """Nothing is remembered any more."""
 
@@ -194,15 +250,35 @@ class WorkerFailed:
     log: tuple[str, ...] = ()
 
 
-Event = Ready | Progress | VisitDone | Finished | Updated | Cleared | Refused | Fault | WorkerFailed
+Event = (
+    Ready
+    | Progress
+    | VisitDone
+    | Finished
+    | Updated
+    | PatientVisitDone
+    | PatientFinished
+    | Cleared
+    | Refused
+    | Fault
+    | WorkerFailed
+)
 
-_REQUESTS: dict[str, Any] = {"propagate": Propagate, "update": Update, "clear": Clear, "quit": Quit}
+_REQUESTS: dict[str, Any] = {
+    "propagate": Propagate,
+    "update": Update,
+    "patient": CarryPatient,
+    "clear": Clear,
+    "quit": Quit,
+}
 _EVENTS: dict[str, Any] = {
     "ready": Ready,
     "progress": Progress,
     "visit done": VisitDone,
     "finished": Finished,
     "updated": Updated,
+    "patient visit done": PatientVisitDone,
+    "patient finished": PatientFinished,
     "cleared": Cleared,
     "refused": Refused,
     "fault": Fault,

@@ -14,7 +14,7 @@ from P2SAMSlicerLib.cli.job import PropagationJob, load_job_model, run_job
 from P2SAMSlicerLib.errors import Cancelled, InputError, OutputError, P2SAMError, out_of_memory, unexpected
 from P2SAMSlicerLib.handover_file import SEGMENTATION_SUFFIX, hand_over_segmentation, read_handed_segmentation
 from P2SAMSlicerLib.models import store
-from P2SAMSlicerLib.progress import ProgressEvent
+from P2SAMSlicerLib.progress import Progress as ProgressCallback
 from P2SAMSlicerLib.result import VisitResult
 from P2SAMSlicerLib.result_files import FailedVisit
 from P2SAMSlicerLib.threads import use_threads
@@ -22,10 +22,13 @@ from P2SAMSlicerLib.visit_record import write_visit
 from P2SAMSlicerLib.volume import Segmentation, Volume
 from P2SAMSlicerLib.worker.kept_volumes import KeptVolumes, Signature, signature_of
 from P2SAMSlicerLib.worker.messages import (
+    CarryPatient,
     Clear,
     Cleared,
     Fault,
     Finished,
+    PatientFinished,
+    PatientVisitDone,
     Progress,
     Propagate,
     Quit,
@@ -44,6 +47,7 @@ from P2SAMSlicerLib.worker.private_folder import remove_abandoned
 if TYPE_CHECKING:
     from P2SAMSlicerLib.models.encode_cache import EncodeCache
     from P2SAMSlicerLib.models.protocol import PromptableModel
+    from P2SAMSlicerLib.patient.visit_order import VisitOrder
 
 #: CTs are kept for the next request as long as they are not larger than this together.
 KEPT_BYTES = 1_500_000_000
@@ -126,6 +130,8 @@ class Worker:
             self._propagate(number, request)
         elif isinstance(request, Update):
             self._update(number, request)
+        elif isinstance(request, CarryPatient):
+            self._patient(number, request)
         elif isinstance(request, Clear):
             self._volumes.clear()
             self._key = self._model = None
@@ -150,13 +156,53 @@ class Worker:
             told.append(done)
             self._pipes.tell(done)
 
-        def progress(event: ProgressEvent) -> None:
-            self._pipes.tell(Progress(number, event.stage, event.done, event.total, event.message))
-
-        result = run_job(job, progress, model_of=self._model_of, read=self._volumes.read, visit_done=visit_done)
+        result = run_job(job, self._progress(number), model_of=self._model_of, read=self._volumes.read, visit_done=visit_done)
         seconds = round(time.perf_counter() - started, 3)
         encoded = self._encoded() - before
         self._pipes.tell(Finished(number, tuple(told), result.files, result.warnings, seconds, encoded))
+
+    def _progress(self, number: int) -> ProgressCallback:
+        """Tells the progress of a request."""
+        return lambda event: self._pipes.tell(Progress(number, event.stage, event.done, event.total, event.message))
+
+    def _patient(self, number: int, request: CarryPatient) -> None:
+        from P2SAMSlicerLib.patient.given_files import visits_of_files
+        from P2SAMSlicerLib.patient.run import VisitOutcome, run_visits
+        from P2SAMSlicerLib.patient.visits import find_visits
+
+        started, progress, settings = time.perf_counter(), self._progress(number), request.settings
+        if (request.folder is None) == (request.files is None):
+            raise InputError("either the patient's folder or the files are to be named")
+        if request.files is not None:
+            visits = visits_of_files(request.files)
+        else:
+            assert request.folder is not None  # one of the two
+            other = settings.options.allow_other_patient
+            visits = find_visits(request.folder, progress, allow_other_patient=other)
+        cts = {visit.label: visit.ct for visit in visits}
+        told: list[PatientVisitDone] = []
+
+        def visit_done(visit: VisitOutcome) -> None:
+            if visit.details:
+                print(visit.details)
+            if visit.out_of_memory:
+                raise MemoryError(visit.reason)
+            ct = cts[visit.label]
+            done = PatientVisitDone(number, visit.label, visit.outcome, visit.folder, ct.paths, ct.dicom, visit.reason or None)
+            told.append(done)
+            self._pipes.tell(done)
+
+        result = run_visits(
+            visits,
+            settings,
+            request.out,
+            progress,
+            overwrite=request.overwrite,
+            model_of=lambda order: self._model_for(order),
+            visit_done=visit_done,
+        )
+        seconds = round(time.perf_counter() - started, 3)
+        self._pipes.tell(PatientFinished(number, result.prior, result.found, tuple(told), result.report, seconds))
 
     def _update(self, number: int, request: Update) -> None:
         from P2SAMSlicerLib.edited_contour import apply_to_mask, shown_contours
@@ -197,7 +243,7 @@ class Worker:
             self._key = key
         return self._model
 
-    def _model_for(self, request: Update) -> PromptableModel:
+    def _model_for(self, request: Update | VisitOrder) -> PromptableModel:
         nowhere = Path()
         job = PropagationJob(
             prior_ct=nowhere,
