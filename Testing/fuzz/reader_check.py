@@ -36,7 +36,7 @@ GRID = Grid(
     (dicom_seeds.SLICES, dicom_seeds.SIZE, dicom_seeds.SIZE), (2.0, 2.0, 3.0), (-7.0, -7.0, 0.0), (1, 0, 0, 0, 1, 0, 0, 0, 1)
 )
 #: At most so many files of an input are read as contours one by one.
-MOST_FILES = 4
+MOST_FILES = 2
 
 
 class TooSlowError(BaseException):
@@ -122,15 +122,15 @@ class ReaderCheck:
         # Also when the index leaves them aside: a script may name them.
         own = tuple(folder / name for name in made.ct)
         volume, reference = Volume(np.zeros(GRID.shape, dtype=np.int16), GRID, "visit_1"), None
-        for paths in dict.fromkeys((*series, own)):
+        for paths in {frozenset(each): each for each in (own, *series)}.values():
             found = self._ask("read_ct_series", lambda paths=paths: read_ct_series(paths, "visit_1"))
             if found is None and len(paths) > 1:
                 found = self._ask("read_ct_series", lambda paths=paths: read_ct_series(paths, "visit_1", resample=True))
             if found is not None:
                 volume, reference = found.volume, found.reference
                 self._judge_volume(volume)
-        for path in [folder / name for name in made.files][:MOST_FILES]:
-            self._contours(path, volume, reference)
+        for name in [each for each in made.changed or made.files if each in made.files][:MOST_FILES]:
+            self._contours(folder / name, volume, reference)
         visits = self._ask("find_visits", lambda: find_visits(folder, steps.append))
         self._judge_words("identity", "find_visits", [*map(str, steps), *(each.label for each in visits or ())])
 

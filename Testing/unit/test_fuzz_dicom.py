@@ -18,15 +18,15 @@ from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.patient.visits import find_visits
 from reader_check import ReaderCheck
 
-#: Inputs in the suite; `python Testing/fuzz/fuzz_readers.py` reads any number.
-INPUTS = 2000
+#: Inputs of each family in the suite, 2,000 in all; those with bombs take longest. Any number: Testing/fuzz/fuzz_readers.py.
+INPUTS = {"bytes": 700, "values": 700, "structure": 200, "folders": 400}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_no_hostile_folder_is_more_than_the_readers_can_refuse(family: str) -> None:
-    report = fuzz(INPUTS // len(FAMILIES), seed=0, family=family)
+    report = fuzz(INPUTS[family], seed=0, family=family)
     assert report.findings == []
-    assert report.count == INPUTS // len(FAMILIES)
+    assert report.count == INPUTS[family]
     # The faults reach every reader, and are not so gross that none answers.
     for reader in ("read_ct_series", "read_structure_set", "read_dicom_seg", "segments_from", "find_visits"):
         for outcome in ("answered", "refused"):
