@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from P2SAMSlicerLib.dicom.read_contours import ReadContours, segments_from
 from P2SAMSlicerLib.dicom.seg_reader import read_dicom_seg
 from P2SAMSlicerLib.dicom.series import read_ct_series
 from P2SAMSlicerLib.dicom.structure_set_reader import read_structure_set
-from P2SAMSlicerLib.errors import P2SAMError
+from P2SAMSlicerLib.errors import P2SAMError, one_line
 from P2SAMSlicerLib.geometry import Grid
 from P2SAMSlicerLib.patient.visits import find_visits
 from P2SAMSlicerLib.progress import ProgressEvent
@@ -123,9 +124,9 @@ class ReaderCheck:
         own = tuple(folder / name for name in made.ct)
         volume, reference = Volume(np.zeros(GRID.shape, dtype=np.int16), GRID, "visit_1"), None
         for paths in {frozenset(each): each for each in (own, *series)}.values():
-            found = self._ask("read_ct_series", lambda paths=paths: read_ct_series(paths, "visit_1"))
+            found = self._ask("read_ct_series", partial(read_ct_series, paths, "visit_1"))
             if found is None and len(paths) > 1:
-                found = self._ask("read_ct_series", lambda paths=paths: read_ct_series(paths, "visit_1", resample=True))
+                found = self._ask("read_ct_series", partial(read_ct_series, paths, "visit_1", resample=True))
             if found is not None:
                 volume, reference = found.volume, found.reference
                 self._judge_volume(volume)
@@ -182,7 +183,7 @@ class ReaderCheck:
     def _judge_words(self, kind: str, reader: str, lines: list[str], known: Sequence[str] = ()) -> None:
         for line in lines:
             for name in known:
-                line = line.replace("".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in name), "")
+                line = line.replace(one_line(name), "")
             told = [each for each in self._secrets if each in line]
             if told:
                 self._found(kind, reader, repr(line[:300]))
