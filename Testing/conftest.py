@@ -41,6 +41,8 @@ LONGEST = (
     "test_propagation_record.py",
     "test_model_default.py",
     "test_worker_client.py",
+    "test_cli_cohort.py",
+    "test_cohort_resume.py",
     "test_simulation.py",
     "test_registration_quality.py",
     "test_simulation_synthesis.py",

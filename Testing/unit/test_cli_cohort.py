@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from typing import Any
 import pytest
 from cohort_stand_ins import write_patients
 from P2SAMSlicerLib.cli import main
+from P2SAMSlicerLib.cohort import remote_cluster
 from P2SAMSlicerLib.cohort import run as cohort_run
+from P2SAMSlicerLib.cohort.private_orders import PrivateOrders
 from P2SAMSlicerLib.cohort.remote_cluster import SchedulerAddress, is_loopback
-from P2SAMSlicerLib.cohort.visit_task import VisitFunctions, holds_review
+from P2SAMSlicerLib.cohort.visit_task import TaskSetup, VisitFunctions, holds_review
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.options import PropagationOptions
 from P2SAMSlicerLib.patient import plan
@@ -26,7 +29,6 @@ from P2SAMSlicerLib.segmentation_file import write_segmentation
 from P2SAMSlicerLib.volume import Segmentation
 from P2SAMSlicerLib.volume_file import write_volume
 from small_visits import PRIOR_GRID, phantom, segment
-from test_cohort_resume import existing_cluster
 
 
 def brightness(order: VisitOrder) -> Any:
@@ -161,13 +163,52 @@ def test_options_that_contradict_each_other_are_refused(tmp_path: Path, capsys: 
     assert not (tmp_path / "out").exists()
 
 
-def test_workers_that_would_disturb_each_other_are_refused_with_what_to_do(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    table = write_patients(tmp_path, 1)
-    with existing_cluster(tmp_path, threads=2) as (address, _scheduler):
-        assert main(["cohort", str(table), "--out", str(tmp_path / "out"), "--scheduler", address]) == 2
-    assert "start them as dask worker ADDRESS --nworkers N --nthreads 1" in capsys.readouterr().err
+class Workers:
+    """Dask's client of a cluster with two workers, one of which may be as a test wants it."""
+
+    def __init__(self, **other: Any) -> None:
+        self.other = other
+
+    def wait_for_workers(self, _count: int, timeout: float) -> None:
+        if self.other.get("count") == 0:
+            raise TimeoutError(timeout)
+
+    def nthreads(self) -> dict[str, int]:
+        return {"a": 1, "b": self.other.get("threads", 1)}
+
+    def run(self, function: Any, *arguments: Any) -> dict[str, Any]:
+        if function is remote_cluster.read_probe:
+            return {"a": function(*arguments), "b": "" if "blind" in self.other else function(*arguments)}
+        if "missing" in self.other:
+            raise ModuleNotFoundError("No module named 'P2SAMSlicerLib'")
+        facts = function()
+        return {"a": facts, "b": replace(facts, **self.other.get("facts", {}))}
+
+    def run_on_scheduler(self, function: Any) -> Any:
+        return function()
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"count": 0}, "it has no worker; start some: dask worker ADDRESS --nworkers N --nthreads 1"),
+        ({"threads": 2}, "a worker has several threads, and a visit needs one for itself; start them as dask worker"),
+        ({"missing": True}, "P2SAMSlicer is missing in its Python or that of its workers"),
+        ({"facts": {"version": "9.9"}}, "it or a worker has P2SAMSlicer 9.9, and this computer"),
+        ({"facts": {"python": "3.8"}}, "it or a worker has Python 3.8, and this computer"),
+        ({"facts": {"distributed": "1.0"}}, "it or a worker has distributed 1.0, and this computer"),
+        ({"blind": True}, "1 of 2 workers cannot read the folder for the results; all workers need the folders"),
+    ],
+)
+def test_workers_that_would_fail_are_refused_with_what_to_do(tmp_path: Path, other: dict[str, Any], words: str) -> None:
+    setup = TaskSetup("0" * 32, PrivateOrders(tmp_path).path)
+    assert remote_cluster._check_workers(Workers(), setup) == 2
+    with pytest.raises(InputError) as refused:
+        remote_cluster._check_workers(Workers(**other), setup)
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert str(tmp_path) not in str(refused.value)
+    assert not list(setup.orders.iterdir())
 
 
 @pytest.mark.parametrize(

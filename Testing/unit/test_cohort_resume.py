@@ -153,7 +153,9 @@ def test_a_scheduler_that_is_killed_is_told_of_and_the_run_can_be_resumed(
     table = write_patients(tmp_path, 4, do=lambda patient, _visit: "sleep 0.1" if patient < 3 else "sleep 1")
     out = tmp_path / "out"
     with existing_cluster(tmp_path) as (address, scheduler):
-        run = start(table, out, "--scheduler", address)
+        assert address.startswith("tls://127.0.0.1:")
+        own = {f"--tls-{name}": str(tmp_path / f"{name}.pem") for name in ("ca", "cert", "key")}
+        run = start(table, out, "--scheduler", address, *(word for pair in own.items() for word in pair))
         run.when_finished(2)
         scheduler.kill()
         assert run.wait() == 1
@@ -168,21 +170,20 @@ def test_a_scheduler_that_is_killed_is_told_of_and_the_run_can_be_resumed(
 
 
 class existing_cluster:  # noqa: N801 - used as a function
-    """A scheduler and a worker of Dask's own commands, on this computer.
-
-    :param arguments: for both; a worker with two threads, or none, if told so.
+    """A scheduler and a worker of Dask's own commands, on this computer, over TLS.
+    :param folder: for what they write.
     """
 
-    def __init__(self, folder: Path, threads: int = 1) -> None:
-        self._folder, self._threads = folder, threads
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> tuple[str, subprocess.Popen[bytes]]:
         told = self._folder / "scheduler.json"
-        common = ["--scheduler-file", str(told)]
+        common = ["--scheduler-file", str(told), "--protocol", "tls", *self._certificates()]
         self._start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", *common)
         wait_for(told.exists)
-        nthreads = ["--nthreads", str(self._threads), "--local-directory", str(self._folder / "scratch")]
+        nthreads = ["--nthreads", "1", "--local-directory", str(self._folder / "scratch")]
         self._start("worker", *common, "--host", "127.0.0.1", "--no-dashboard", "--no-nanny", *nthreads)
         return json.loads(told.read_text())["address"], self._processes[0]
 
@@ -190,6 +191,17 @@ class existing_cluster:  # noqa: N801 - used as a function
         for each in self._processes:
             each.kill()
             each.wait()
+
+    def _certificates(self) -> list[str]:
+        """Dask's options that name an authority, a certificate and its key, which are made here."""
+        from distributed.security import Security
+
+        made = Security.temporary()
+        contents = {"ca": made.tls_ca_file, "cert": made.tls_client_cert, "key": made.tls_client_key}
+        for name, content in contents.items():
+            (self._folder / f"{name}.pem").write_text(str(content), encoding="ascii")
+        names = {"--tls-ca-file": "ca", "--tls-cert": "cert", "--tls-key": "key"}
+        return [word for option, name in names.items() for word in (option, str(self._folder / f"{name}.pem"))]
 
     def _start(self, *words: str) -> None:
         command = [sys.executable, "-m", "distributed.cli.dask_scheduler", *words[1:]]
