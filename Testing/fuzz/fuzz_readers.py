@@ -183,6 +183,8 @@ def fuzz(count: int, seed: int, family: str | None = None, jobs: int = 1, keep: 
             whole.findings += part.findings
             whole.answers += part.answers
             whole.slowest = max(whole.slowest, part.slowest)
+            if whole.count < count:
+                print(f"{whole.count} of {count} inputs, {len(whole.findings)} findings", file=sys.stderr, flush=True)
     return whole
 
 
