@@ -36,6 +36,7 @@ LONGEST = (
     "test_propagation.py",
     "test_propagation_geometry.py",
     "test_module_real_worker.py",
+    "test_fuzz_dicom.py",
     "test_benchmark_methods.py",
     "test_propagation_record.py",
     "test_model_default.py",

@@ -9,12 +9,19 @@ from __future__ import annotations
 import re
 
 
+def one_line(text: str) -> str:
+    """The same without line ends and without letters that no screen shows as they are."""
+    return "".join(
+        letter if letter.isprintable() else " " if letter.isspace() else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )
+
+
 class P2SAMError(Exception):
     """Base of every error that P2SAMSlicer raises on purpose."""
 
     def __str__(self) -> str:
         """One line, whatever letters the names of files and structures in it have: a line's end, or a terminal's commands."""
-        return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in super().__str__())
+        return one_line(super().__str__())
 
 
 class InputError(P2SAMError, ValueError):

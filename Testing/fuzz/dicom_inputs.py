@@ -28,6 +28,7 @@ class HostileInput:
     :param links: from a path within the folder to where it points, as it is stored.
     :param pipes: names of pipes that nobody writes to.
     :param ct: paths that belong to one CT series.
+    :param changed: paths of what was changed, which are read one by one; two others if there are none.
     """
 
     what: str
@@ -36,6 +37,7 @@ class HostileInput:
     links: dict[str, str] = field(default_factory=dict)
     pipes: list[str] = field(default_factory=list)
     ct: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
 
     def write(self, parent: Path) -> Path:
         """Make the folder; what this system cannot have is left out."""
@@ -55,8 +57,8 @@ class HostileInput:
                 (folder / name).symlink_to(target)
             except (OSError, NotImplementedError):
                 continue
-        for name in self.pipes:
-            if hasattr(os, "mkfifo"):
+        if hasattr(os, "mkfifo"):
+            for name in dict.fromkeys(self.pipes):
                 os.mkfifo(folder / name)
         return folder
 
@@ -83,7 +85,8 @@ def _one_file(seed: Seed, draw: random.Random, change: Callable[[str], tuple[byt
         files[victim], what = change(victim)
         done.append(what)
     made = {names[name]: content for name, content in files.items()}
-    return HostileInput(f"{seed.name}; {'; '.join(done)}", made, ct=tuple(names[name] for name in seed.ct))
+    ct, changed = (tuple(names[name] for name in each) for each in (seed.ct, sorted(victims)))
+    return HostileInput(f"{seed.name}; {'; '.join(done)}", made, ct=ct, changed=changed)
 
 
 def _bytes(seed: Seed, draw: random.Random) -> HostileInput:

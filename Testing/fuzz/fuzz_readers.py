@@ -178,11 +178,13 @@ def fuzz(count: int, seed: int, family: str | None = None, jobs: int = 1, keep: 
     whole = Report()
     with ThreadPoolExecutor(jobs) as pool:
         parts = [(first, min(first + BATCH, start + count)) for first in range(start, start + count, BATCH)]
-        for part in pool.map(lambda ends: run(seed, *ends, family, keep), parts):
+        for part in pool.map(lambda ends: run(seed, ends[0], ends[1], family, keep), parts):
             whole.count += part.count
             whole.findings += part.findings
             whole.answers += part.answers
             whole.slowest = max(whole.slowest, part.slowest)
+            if whole.count < count:
+                print(f"{whole.count} of {count} inputs, {len(whole.findings)} findings", file=sys.stderr, flush=True)
     return whole
 
 

@@ -9,24 +9,26 @@ from pathlib import Path
 import dicom_seeds
 import pytest
 from dicom_inputs import FAMILIES, HostileInput, hostile_input
+from dicom_tree import walk
 from fuzz_readers import fuzz
 from P2SAMSlicerLib.dicom.folder_index import COPY, DAMAGED, index_folder
 from P2SAMSlicerLib.dicom.folder_walk import LOOPED, SPECIAL
 from P2SAMSlicerLib.dicom.indexed_series import SeriesKind
 from P2SAMSlicerLib.dicom.series import read_ct_series
-from P2SAMSlicerLib.errors import InputError
+from P2SAMSlicerLib.dicom.structure_set_reader import read_structure_set
+from P2SAMSlicerLib.errors import InputError, OutputError
 from P2SAMSlicerLib.patient.visits import find_visits
-from reader_check import ReaderCheck
+from reader_check import GRID, ReaderCheck
 
-#: Inputs in the suite; `python Testing/fuzz/fuzz_readers.py` reads any number.
-INPUTS = 2000
+#: Inputs of each family in the suite, 2,000 in all; those with bombs take longest. Any number: Testing/fuzz/fuzz_readers.py.
+INPUTS = {"bytes": 700, "values": 700, "structure": 200, "folders": 400}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_no_hostile_folder_is_more_than_the_readers_can_refuse(family: str) -> None:
-    report = fuzz(INPUTS // len(FAMILIES), seed=0, family=family)
+    report = fuzz(INPUTS[family], seed=0, family=family)
     assert report.findings == []
-    assert report.count == INPUTS // len(FAMILIES)
+    assert report.count == INPUTS[family]
     # The faults reach every reader, and are not so gross that none answers.
     for reader in ("read_ct_series", "read_structure_set", "read_dicom_seg", "segments_from", "find_visits"):
         for outcome in ("answered", "refused"):
@@ -113,6 +115,52 @@ def test_two_patients_in_one_folder_are_told_by_number_and_never_mixed(tmp_path:
     assert not any(secret in str(raised.value) for secret in dicom_seeds.secrets())
     with pytest.raises(InputError, match="more than one patient"):
         read_ct_series([folder / name for name in (*own, *other)], "visit_1")
+
+
+# ------------------------------------------------------------------------------------------- what the inputs have found
+
+
+def changed_ct(tmp_path: Path, values: dict[int, bytes], seed: str = "multi-frame ct") -> tuple[Path, ...]:
+    """The CT of a seed with other values of elements of the outermost level; the paths of its files."""
+    (found,) = [each for each in dicom_seeds.seeds() if each.name == seed]
+    paths = []
+    for name in found.ct:
+        file = dicom_seeds.tree(seed, name).copy()
+        for tag, value in values.items():
+            element = file.named(tag)
+            assert element is not None
+            element.value = value
+        paths.append(tmp_path / name)
+        paths[-1].write_bytes(file.to_bytes())
+    return tuple(paths)
+
+
+def test_a_header_of_more_voxels_than_the_file_can_hold_takes_no_memory(tmp_path: Path) -> None:
+    paths = changed_ct(tmp_path, {0x00280010: b"\xa0\x0f", 0x00280011: b"\xa0\x0f"})
+    with pytest.raises(InputError, match="visit_1: its header says that there are more voxels than its files can hold"):
+        read_ct_series(paths, "visit_1")
+
+
+@pytest.mark.parametrize("syntax", [b"FUZZ", b"1.2.826.0.1.3680043.10.4711.9\0", b"1.2.840.10008.1.2.4.50\\1.2.840.10008.1.2"])
+def test_a_transfer_syntax_that_is_none_is_refused_and_not_told(syntax: bytes, tmp_path: Path) -> None:
+    paths = changed_ct(tmp_path, {0x00020010: syntax + b"\0" * (len(syntax) % 2)})
+    with pytest.raises(InputError, match=r"cannot be (decoded \(unknown transfer syntax\)|read as DICOM)"):
+        read_ct_series(paths, "visit_1")
+
+
+def test_a_contour_of_a_type_that_is_none_is_left_out_and_the_type_is_not_told(tmp_path: Path) -> None:
+    file = dicom_seeds.tree("rtstruct", "structures.dcm").copy()
+    kinds = [held[place] for held, place in walk(file.elements) if held[place].tag == 0x30060042]
+    kinds[0].value, kinds[1].value = b"FUZZ^PATIENT", b"POINT "
+    (tmp_path / "structures.dcm").write_bytes(file.to_bytes())
+    said = read_structure_set(tmp_path / "structures.dcm", GRID).warnings
+    assert any("1 of an unknown type, 1 of type POINT" in each for each in said)
+    assert not any(dicom_seeds.MARKER in each for each in said)
+
+
+def test_a_message_is_one_line_whatever_a_file_is_called() -> None:
+    assert str(InputError("a\nb\x1b[31m\u202e.dcm: é 患者 damaged")) == "a b\ufffd[31m\ufffd.dcm: é 患者 damaged"
+    assert str(OutputError("a\r\nb: full")) == "a  b: full"
 
 
 def many_files(folder: Path, count: int) -> None:

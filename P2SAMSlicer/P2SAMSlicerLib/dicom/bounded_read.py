@@ -26,7 +26,7 @@ MOST_HEADER_BYTES = 256_000_000
 MOST_BYTES = 4_000_000_000
 MOST_INFLATED_BYTES = 512_000_000
 #: Items of sequences, of all levels: a contour has two or three. Each takes a hundred times its bytes in memory.
-MOST_ITEMS = 1_000_000
+MOST_ITEMS = 300_000
 #: Elements of the outermost level.
 MOST_ELEMENTS = 20_000
 

@@ -51,7 +51,10 @@ def frames_of(path: Path, called: str, name: str) -> list[StoredSlice]:
     found: list[StoredSlice] = []
     stacks: set[str] = set()
     for index, own in enumerate(per_frame):
-        header = _gathered(top, [*shared, own], budget)
+        try:
+            header = _gathered(top, [*shared, own], budget)
+        except Exception:  # values are decoded only now
+            raise InputError(f"{name}: {called} cannot be read as DICOM (damaged, or cut short)") from None
         if is_localizer(header):
             continue
         stacks.update(text(content, "StackID") for content in items(own, "FrameContentSequence", budget))
