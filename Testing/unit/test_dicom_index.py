@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from ct_files import PATIENT, SECRETS, make_series, make_slice, save
 from multi_frame_files import make_multi_frame
-from P2SAMSlicerLib.dicom import folder_index, header
+from P2SAMSlicerLib.dicom import bounded_read, folder_index
 from P2SAMSlicerLib.dicom.folder_index import index_folder
 from P2SAMSlicerLib.dicom.indexed_series import DicomIndex, SeriesKind
 from P2SAMSlicerLib.dicom.series import read_ct_series
@@ -259,7 +259,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_opened_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = save(tmp_path / "s", make_series())
-    looks_like_dicom = header.looks_like_dicom
+    looks_like_dicom = bounded_read.looks_like_dicom
 
     def closed(path: Path) -> bool:
         if path.name == "002.dcm":
@@ -367,9 +367,11 @@ def test_a_hostile_file_ends_soon_and_harms_no_other(
 ) -> None:
     # A fraction of the bounds, so that reaching them is quick here, too.
     monkeypatch.setattr(
-        header.ReadBudget.__init__, "__defaults__", (header.MOST_READS // 50, header.MOST_ITEMS, header.MOST_EMPTY)
+        bounded_read.ReadBudget.__init__,
+        "__defaults__",
+        (bounded_read.MOST_READS // 50, bounded_read.MOST_ITEMS, bounded_read.MOST_EMPTY),
     )
-    monkeypatch.setattr(header, "MOST_HEADER_BYTES", header.MOST_HEADER_BYTES // 50)
+    monkeypatch.setattr(bounded_read, "MOST_HEADER_BYTES", bounded_read.MOST_HEADER_BYTES // 50)
     folder = save(tmp_path / "s", make_series(count=3))
     (folder / "000.dcm").write_bytes(make())
     began = time.process_time()

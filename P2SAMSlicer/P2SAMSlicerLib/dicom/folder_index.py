@@ -13,20 +13,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from P2SAMSlicerLib.dicom.folder_walk import files_below
-from P2SAMSlicerLib.dicom.header import (
+from P2SAMSlicerLib.dicom.bounded_read import (
     DICOM_SUFFIXES,
-    code,
-    floats,
-    is_localizer,
+    LABEL_MAP_CLASS,
+    SEGMENTATION_CLASS,
+    STRUCTURE_SET_CLASS,
     looks_like_dicom,
-    map_kind,
-    moment,
-    number,
     quiet,
     read_header,
-    text,
 )
+from P2SAMSlicerLib.dicom.folder_walk import files_below
+from P2SAMSlicerLib.dicom.header import code, floats, is_localizer, map_kind, moment, number, text
 from P2SAMSlicerLib.dicom.indexed_series import DicomFile, DicomIndex, IndexedSeries, SeriesKind
 from P2SAMSlicerLib.dicom.multi_frame import MULTI_FRAME_CLASSES
 from P2SAMSlicerLib.dicom.phase_split import SPLITTING_TAGS, Placed, split_by_phase
@@ -50,9 +47,6 @@ SCOUT = "scout views (localizers)"
 NO_IMAGE = "DICOM objects that are neither images nor contours"
 
 _CT_CLASSES = frozenset({"1.2.840.10008.5.1.4.1.1.2", *MULTI_FRAME_CLASSES})
-_STRUCTURE_SET_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
-#: Segmentation, label map segmentation.
-_SEGMENTATION_CLASSES = frozenset({"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"})
 _DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 
 _TAGS = (
@@ -184,9 +178,9 @@ def _reason_against(path: Path, header: Dataset | None, sop_class: str, instance
 
 def _kind(header: Dataset) -> SeriesKind:
     sop_class = text(header, "SOPClassUID")
-    if sop_class == _STRUCTURE_SET_CLASS:
+    if sop_class == STRUCTURE_SET_CLASS:
         return SeriesKind.STRUCTURE_SET
-    if sop_class in _SEGMENTATION_CLASSES:
+    if sop_class in (SEGMENTATION_CLASS, LABEL_MAP_CLASS):
         return SeriesKind.SEGMENTATION
     is_ct = sop_class in _CT_CLASSES and code(header, "Modality") == "CT" and not map_kind(header)
     return SeriesKind.CT if is_ct else SeriesKind.OTHER

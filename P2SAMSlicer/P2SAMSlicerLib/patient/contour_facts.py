@@ -60,18 +60,20 @@ def _says_approved(path: Path) -> bool:
 
 
 def _of_dicom(path: Path) -> ContourFacts:
-    from P2SAMSlicerLib.dicom.bounded_read import items, open_bounded, read_header, reading, text
+    from P2SAMSlicerLib.dicom.bounded_read import header_of, open_bounded, reading
+    from P2SAMSlicerLib.dicom.header import text, whole_items
 
     with open_bounded(path, WHAT) as stream, reading(WHAT):
-        header = read_header(stream, WHAT)
-        drawn = {text(each, "ReferencedROINumber") for each in items(header, "ROIContourSequence") if _has_contours(each)}
+        header = header_of(stream)
+        drawn = {text(each, "ReferencedROINumber") for each in whole_items(header, "ROIContourSequence") if _has_contours(each)}
         names = [
             text(each, "ROIName") or f"ROI {text(each, 'ROINumber')}"
-            for each in items(header, "StructureSetROISequence")
+            for each in whole_items(header, "StructureSetROISequence")
             if text(each, "ROINumber") in drawn
         ]
         names += [
-            text(each, "SegmentLabel") or f"Segment_{text(each, 'SegmentNumber')}" for each in items(header, "SegmentSequence")
+            text(each, "SegmentLabel") or f"Segment_{text(each, 'SegmentNumber')}"
+            for each in whole_items(header, "SegmentSequence")
         ]
         said = " ".join(text(header, key) for key in ("StructureSetLabel", "SeriesDescription", "ContentLabel"))
         maker = text(header, "ManufacturerModelName").lower()
@@ -83,9 +85,9 @@ def _of_dicom(path: Path) -> ContourFacts:
 
 
 def _has_contours(item: Dataset) -> bool:
-    from P2SAMSlicerLib.dicom.bounded_read import items
+    from P2SAMSlicerLib.dicom.header import whole_items
 
-    return bool(items(item, "ContourSequence"))
+    return bool(whole_items(item, "ContourSequence"))
 
 
 def _of_slicer(path: Path) -> ContourFacts | None:
