@@ -196,13 +196,18 @@ def _write(
                 "exports": exports,
                 "pictures": _write_pictures(stage, carried.pictures),
                 "reference_agreement": agreements or None,
-                "notes": [*carried.notes, *notes],
+                "notes": [*_visit_notes(order), *carried.notes, *notes],
             }
         )
         content["files"] = hashes_of(stage)
         write_json(stage / VISIT_NAME, content)
     remove_files(order.out, [name for name in before if name not in content["files"]])
     return content
+
+
+def _visit_notes(order: VisitOrder) -> list[str]:
+    """What was decided when the visits were found."""
+    return [f"{visit.label}: {note}" for visit in (*order.references, order.followup) for note in visit.notes]
 
 
 def _write_pictures(stage: Path, pictures: Sequence[Picture]) -> list[dict[str, Any]]:

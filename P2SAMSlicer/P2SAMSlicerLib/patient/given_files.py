@@ -46,7 +46,7 @@ def visits_of_files(files: GivenFiles) -> tuple[PatientVisit, ...]:
     found += [_visit(path, f"the CT of follow-up {number}") for number, path in enumerate(files.followups, start=1)]
     days = days_of([visit.acquired for visit in found])
     return tuple(
-        PatientVisit(number, f"visit_{number}", day, visit.acquired, visit.ct, visit.contours)
+        PatientVisit(number, f"visit_{number}", day, visit.acquired, visit.ct, visit.contours, visit.notes)
         for number, (visit, day) in enumerate(zip(found, days, strict=True), start=1)
     )
 
