@@ -257,6 +257,13 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     assert index_folder(folder).left_aside == {"broken links and other things that are no files": 1}
 
 
+def test_a_name_in_the_place_of_an_approval_is_none(tmp_path: Path) -> None:
+    named = structure_set([])
+    named.ApprovalStatus = "SMITH"
+    save(tmp_path / "s", [named])
+    assert [each.approval for each in index_folder(tmp_path).series] == [""]
+
+
 def test_a_file_that_cannot_be_opened_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = save(tmp_path / "s", make_series())
     looks_like_dicom = bounded_read.looks_like_dicom

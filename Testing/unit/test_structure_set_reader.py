@@ -528,6 +528,14 @@ def test_a_bomb_of_sequences_is_refused_quickly(tmp_path: Path, bomb: bytes) -> 
     assert time.monotonic() - started < 10
 
 
+def test_a_name_in_the_place_of_a_contours_type_is_not_repeated(tmp_path: Path) -> None:
+    dataset = structure_set([Roi("GTV", boxes(2.5, 8.5, [3, 4]))])
+    dataset.ROIContourSequence[0].ContourSequence[0].ContourGeometricType = "DOE JANE"
+    found = read_structure_set(write(dataset, tmp_path / "rs.dcm"), GRID, reference(GRID))
+    assert any("1 of no known type" in each for each in found.warnings)
+    assert not any("DOE" in each for each in found.warnings)
+
+
 def test_a_million_points_are_read_in_seconds(tmp_path: Path) -> None:
     angles = np.linspace(0, 2 * np.pi, 1000, endpoint=False)
     corners = [f"{10 * np.cos(angle):.5f}\\{27 + 10 * np.sin(angle):.5f}\\-31\\" for angle in angles]

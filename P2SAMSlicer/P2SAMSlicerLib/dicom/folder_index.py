@@ -217,6 +217,12 @@ def _when(header: Dataset, kind: SeriesKind) -> str | None:
     return drawn or moment(header)
 
 
+def _approval(header: Dataset) -> str:
+    """It is shown, so it must be one of DICOM's words: in a damaged file a name may stand there."""
+    stated = code(header, "ApprovalStatus")
+    return stated if stated in ("APPROVED", "UNAPPROVED", "REJECTED") else ""
+
+
 def _series_of(header: Dataset, path: Path, found: dict[_Key, _Series], place: tuple[float, ...]) -> _Series:
     """The series that a file belongs to, made if it is the first of it.
 
@@ -250,7 +256,7 @@ def _series_of(header: Dataset, path: Path, found: dict[_Key, _Series], place: t
                 files=(),
                 referenced_series=series,
                 referenced_instances=images,
-                approval=code(header, "ApprovalStatus") if kind is SeriesKind.STRUCTURE_SET else "",
+                approval=_approval(header) if kind is SeriesKind.STRUCTURE_SET else "",
             )
         )
     return found[key]

@@ -35,6 +35,9 @@ WHAT = "structure set"
 #: Contours that enclose an area. The second kind says of itself what is done here with both: even-odd.
 CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 
+#: Those that enclose none.
+OPEN = ("POINT", "OPEN_PLANAR", "OPEN_NONPLANAR")
+
 #: No scanner's coordinates (mm) reach so far.
 FARTHEST_MM = 1e5
 
@@ -291,7 +294,7 @@ def _closed_contours(structure: _Structure) -> tuple[list[NDArray[np.float64]], 
     for contour in structure.contours:
         kind = text(contour, "ContourGeometricType").upper()
         if kind not in CLOSED:
-            left[f"of type {plain(kind)[:20]}" if kind else "of no type"] += 1
+            left[f"of type {kind}" if kind in OPEN else "of no known type"] += 1
             continue
         points = _points(contour)
         stated = text(contour, "NumberOfContourPoints")
