@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from ct_files import PATIENT, SECRETS, make_series, make_slice, save
 from multi_frame_files import make_multi_frame
-from P2SAMSlicerLib.dicom import bounded_read, folder_index
+from P2SAMSlicerLib.dicom import bounded_read, folder_index, indexed_series
 from P2SAMSlicerLib.dicom.folder_index import index_folder
 from P2SAMSlicerLib.dicom.indexed_series import DicomIndex, SeriesKind
 from P2SAMSlicerLib.dicom.series import read_ct_series
@@ -178,7 +178,7 @@ def test_what_cannot_be_used_is_counted_by_reason(tmp_path: Path) -> None:
     assert kinds(index) == [("ct", 5)]
     assert index.left_aside == {
         folder_index.COPY: 2,
-        folder_index.DAMAGED: 5,
+        indexed_series.DAMAGED: 5,
         folder_index.DIRECTORY: 1,
         folder_index.NO_DICOM: 1,
         folder_index.NO_IMAGE: 1,
@@ -208,7 +208,7 @@ def test_a_damaged_slice_shows_as_a_gap_when_its_series_is_read(tmp_path: Path) 
     path = folder / "003.dcm"
     path.write_bytes(path.read_bytes()[:300])
     index = index_folder(folder)
-    assert index.left_aside == {folder_index.DAMAGED: 1}
+    assert index.left_aside == {indexed_series.DAMAGED: 1}
     with pytest.raises(InputError, match="slices are missing"):
         read_ct_series(index.series[0].paths, "visit_1")
 
@@ -276,7 +276,7 @@ def test_a_file_that_cannot_be_opened_is_counted(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(folder_index, "looks_like_dicom", closed)
     index = index_folder(folder)
     assert kinds(index) == [("ct", 4)]
-    assert index.left_aside == {folder_index.UNREADABLE: 1}
+    assert index.left_aside == {indexed_series.UNREADABLE: 1}
 
 
 def test_a_folder_that_is_not_there_is_refused_without_its_name(tmp_path: Path) -> None:

@@ -280,3 +280,13 @@ def test_visits_that_only_the_time_of_day_tells_apart_are_noted(tmp_path: Path) 
     for time in ("0930", "1530"):
         write_visit(tmp_path / f"2024-01-01_{time}")
     assert [bool(each.notes) for each in find_visits(tmp_path)] == [False, True]
+
+
+def test_a_damaged_file_that_may_have_been_a_slice_is_noted_with_every_visit(tmp_path: Path) -> None:
+    write_dicom_visit(tmp_path / "a", date(2024, 1, 10), [gtv()])
+    last = sorted((tmp_path / "a").rglob("CT*.dcm"))[-1]
+    assert find_visits(tmp_path)[0].notes == ()
+    last.write_bytes(last.read_bytes()[:300])
+    (found,) = find_visits(tmp_path)
+    assert len(found.ct.paths) == 7
+    assert found.notes == ("below the patient's folder left aside: 1 damaged DICOM files; slices or contours may be missing",)

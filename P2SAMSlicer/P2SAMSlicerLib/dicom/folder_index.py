@@ -24,7 +24,7 @@ from P2SAMSlicerLib.dicom.bounded_read import (
 )
 from P2SAMSlicerLib.dicom.folder_walk import files_below
 from P2SAMSlicerLib.dicom.header import code, floats, is_localizer, map_kind, moment, number, text
-from P2SAMSlicerLib.dicom.indexed_series import DicomFile, DicomIndex, IndexedSeries, SeriesKind
+from P2SAMSlicerLib.dicom.indexed_series import DAMAGED, UNREADABLE, DicomFile, DicomIndex, IndexedSeries, SeriesKind
 from P2SAMSlicerLib.dicom.multi_frame import MULTI_FRAME_CLASSES
 from P2SAMSlicerLib.dicom.phase_split import SPLITTING_TAGS, Placed, split_by_phase
 from P2SAMSlicerLib.dicom.phases import PHASE_TAGS, PHASE_TEXT_TAGS, phase_in, with_phases
@@ -40,8 +40,6 @@ STAGE = "index"
 #: Reasons why a file is in no series.
 NO_DICOM = "files that are not DICOM"
 DIRECTORY = "DICOM directories (DICOMDIR)"
-DAMAGED = "damaged DICOM files"
-UNREADABLE = "files that cannot be opened"
 COPY = "copies of images that are there already"
 SCOUT = "scout views (localizers)"
 NO_IMAGE = "DICOM objects that are neither images nor contours"
