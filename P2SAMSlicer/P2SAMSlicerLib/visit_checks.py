@@ -14,9 +14,11 @@ def check_visits(prior: Volume, followup: Volume, options: PropagationOptions) -
     :raises InputError: another patient id, or a follow-up acquired before the prior, without its override.
     """
     overridden = []
+    # Folders of two visits are often called alike.
+    earlier, later = (prior.name, followup.name) if prior.name != followup.name else ("the prior CT", "the follow-up CT")
     ids = (prior.identity.patient_id, followup.identity.patient_id)
     if all(ids) and ids[0] != ids[1]:
-        text = f"{followup.name}: its patient id is not that of {prior.name}"
+        text = f"{later}: its patient id is not that of {earlier}"
         if not options.allow_other_patient:
             raise InputError(f"{text} (--allow-other-patient carries on, and records it)")
         overridden.append(text)
@@ -24,7 +26,7 @@ def check_visits(prior: Volume, followup: Volume, options: PropagationOptions) -
     if first and second:
         digits = min(len(first), len(second))
         if second[:digits] < first[:digits]:
-            text = f"{followup.name}: it was acquired before {prior.name}"
+            text = f"{later}: it was acquired before {earlier}"
             if not options.allow_older_followup:
                 raise InputError(f"{text} (--allow-older-followup carries on, and records it)")
             overridden.append(text)

@@ -246,7 +246,7 @@ def segmentation(kind: str) -> Any:
 @cache
 def seeds() -> tuple[Seed, ...]:
     """All of them; with real files where the shared data are there."""
-    from P2SAMSlicerLib.dicom.header import quiet
+    from P2SAMSlicerLib.dicom.bounded_read import quiet
     from pydicom.uid import JPEGLSLossless, RLELossless
 
     with quiet():

@@ -117,6 +117,15 @@ def test_a_series_becomes_a_volume_file(clinic: Path, tmp_path: Path, capsys: py
     assert volume.grid.origin == (-123.5, 40.25, 7.0)
 
 
+def test_a_series_beside_a_damaged_file_is_converted_with_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = save(tmp_path / "s", make_series())
+    last = sorted(folder.iterdir())[-1]
+    last.write_bytes(last.read_bytes()[:300])
+    assert cli.main(["dicom", "convert", str(folder), "--out", str(tmp_path / "ct.nii.gz")]) == 0
+    warned = "p2sam: warning: left aside: 1 damaged DICOM files; slices or contours may be missing"
+    assert warned in capsys.readouterr().err.splitlines()
+
+
 def test_a_tilted_series_is_converted_only_when_resampling_is_asked_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from ct_files import PATIENT, SECRETS, make_series, make_slice, save
 from multi_frame_files import make_multi_frame
-from P2SAMSlicerLib.dicom import folder_index, header
+from P2SAMSlicerLib.dicom import bounded_read, folder_index, indexed_series
 from P2SAMSlicerLib.dicom.folder_index import index_folder
 from P2SAMSlicerLib.dicom.indexed_series import DicomIndex, SeriesKind
 from P2SAMSlicerLib.dicom.series import read_ct_series
@@ -178,7 +178,7 @@ def test_what_cannot_be_used_is_counted_by_reason(tmp_path: Path) -> None:
     assert kinds(index) == [("ct", 5)]
     assert index.left_aside == {
         folder_index.COPY: 2,
-        folder_index.DAMAGED: 5,
+        indexed_series.DAMAGED: 5,
         folder_index.DIRECTORY: 1,
         folder_index.NO_DICOM: 1,
         folder_index.NO_IMAGE: 1,
@@ -208,7 +208,7 @@ def test_a_damaged_slice_shows_as_a_gap_when_its_series_is_read(tmp_path: Path) 
     path = folder / "003.dcm"
     path.write_bytes(path.read_bytes()[:300])
     index = index_folder(folder)
-    assert index.left_aside == {folder_index.DAMAGED: 1}
+    assert index.left_aside == {indexed_series.DAMAGED: 1}
     with pytest.raises(InputError, match="slices are missing"):
         read_ct_series(index.series[0].paths, "visit_1")
 
@@ -257,9 +257,16 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     assert index_folder(folder).left_aside == {"broken links and other things that are no files": 1}
 
 
+def test_a_name_in_the_place_of_an_approval_is_none(tmp_path: Path) -> None:
+    named = structure_set([])
+    named.ApprovalStatus = "SMITH"
+    save(tmp_path / "s", [named])
+    assert [each.approval for each in index_folder(tmp_path).series] == [""]
+
+
 def test_a_file_that_cannot_be_opened_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = save(tmp_path / "s", make_series())
-    looks_like_dicom = header.looks_like_dicom
+    looks_like_dicom = bounded_read.looks_like_dicom
 
     def closed(path: Path) -> bool:
         if path.name == "002.dcm":
@@ -269,7 +276,7 @@ def test_a_file_that_cannot_be_opened_is_counted(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(folder_index, "looks_like_dicom", closed)
     index = index_folder(folder)
     assert kinds(index) == [("ct", 4)]
-    assert index.left_aside == {folder_index.UNREADABLE: 1}
+    assert index.left_aside == {indexed_series.UNREADABLE: 1}
 
 
 def test_a_folder_that_is_not_there_is_refused_without_its_name(tmp_path: Path) -> None:
@@ -367,9 +374,11 @@ def test_a_hostile_file_ends_soon_and_harms_no_other(
 ) -> None:
     # A fraction of the bounds, so that reaching them is quick here, too.
     monkeypatch.setattr(
-        header.ReadBudget.__init__, "__defaults__", (header.MOST_READS // 50, header.MOST_ITEMS, header.MOST_EMPTY)
+        bounded_read.ReadBudget.__init__,
+        "__defaults__",
+        (bounded_read.MOST_READS // 50, bounded_read.MOST_ITEMS, bounded_read.MOST_EMPTY),
     )
-    monkeypatch.setattr(header, "MOST_HEADER_BYTES", header.MOST_HEADER_BYTES // 50)
+    monkeypatch.setattr(bounded_read, "MOST_HEADER_BYTES", bounded_read.MOST_HEADER_BYTES // 50)
     folder = save(tmp_path / "s", make_series(count=3))
     (folder / "000.dcm").write_bytes(make())
     began = time.process_time()

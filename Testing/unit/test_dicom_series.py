@@ -138,6 +138,7 @@ def test_a_missing_slice_is_refused_with_its_neighbours(tmp_path: Path) -> None:
     del slices[2]
     message = refusal(save(tmp_path / "s", slices))
     assert "slices are missing, as the usual distance is 2.5 mm" in message
+    assert "export the series again, whole" in message
     assert "slices 2 and 3 (002.dcm at 9.50 mm, 003.dcm at 14.50 mm) are 5 mm apart" in message
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 from P2SAMSlicerLib.dicom.ct_writer import WrittenPatient
-from P2SAMSlicerLib.dicom.indexed_series import DicomFile, IndexedSeries, SeriesKind
+from P2SAMSlicerLib.dicom.indexed_series import DicomFile, DicomIndex, IndexedSeries, SeriesKind
 from P2SAMSlicerLib.errors import InputError
+from P2SAMSlicerLib.patient import dicom_visits
 from P2SAMSlicerLib.patient.dicom_visits import choose_ct, key_of
 from P2SAMSlicerLib.patient.visit_order import ContourSource
 from P2SAMSlicerLib.patient.visits import find_visits
@@ -233,3 +235,58 @@ def test_the_phase_that_was_contoured_on_another_visit_is_taken_on_this_one() ->
     assert chosen([*phases, average], phase=50.0) == "p50.0"
     assert chosen([*phases, average], phase=99.0) == "p0.0"
     assert chosen([*phases, average], phase=70.0) == "ave"
+
+
+def noted(group: Sequence[IndexedSeries], prior: Sequence[IndexedSeries] = (), drawn: Sequence[str] = ()) -> tuple[str, ...]:
+    """What is noted of a visit with these series, after one whose last series is contoured."""
+    first = [replace(each, acquired="20231201", study_uid="0") for each in prior]
+    contours = {
+        key_of(each): [ContourSource(Path("rs"))] if each in first[-1:] or each.paths[0].parent.name in drawn else []
+        for each in (*first, *group)
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dicom_visits, "_contours_of", lambda _index, ct: contours[key_of(ct)])
+        return dicom_visits.dicom_visits(DicomIndex((*first, *group)), Path())[-1].notes
+
+
+def test_which_of_several_series_was_taken_is_noted() -> None:
+    assert noted([series("ct")]) == ()
+    assert noted([series("pet", 300), series("ct", 120)]) == (
+        "one of 2 CT series on this date was taken: the one with most slices, of 300 and 120",
+    )
+    assert noted([series("pet", 300), series("ct", 120)], drawn=["ct"])[0].endswith("the one that has contours")
+
+
+def test_another_phase_than_the_contoured_one_is_noted() -> None:
+    phases = [series(f"p{phase}", phase=phase) for phase in (0.0, 30.0, 50.0)]
+    prior = [series(f"prior {phase}", phase=phase) for phase in (0.0, 30.0, 50.0)]
+    average = series("ave", label="4D average")
+    assert noted([*phases, average], prior)[0].endswith("phase 50 % of a 4D study, as the contours are on 50 %")
+    assert noted([*phases[:2], average], prior)[0].endswith(
+        "the average of a 4D study, though the contours are on phase 50 %: its 4D study has no such phase"
+    )
+    assert noted([*phases, average])[0].endswith("the average of a 4D study")
+
+
+def test_a_ct_that_names_no_patient_is_noted_where_others_name_one(tmp_path: Path) -> None:
+    write_dicom_visit(tmp_path / "a", date(2024, 1, 10), [gtv()])
+    write_dicom_visit(tmp_path / "b", date(2024, 2, 10), patient=WrittenPatient("", ""))
+    first, second = find_visits(tmp_path)
+    assert first.notes == ()
+    assert second.notes == ("its CT names no patient, others do: whether they are of the same one was not checked",)
+
+
+def test_visits_that_only_the_time_of_day_tells_apart_are_noted(tmp_path: Path) -> None:
+    for time in ("0930", "1530"):
+        write_visit(tmp_path / f"2024-01-01_{time}")
+    assert [bool(each.notes) for each in find_visits(tmp_path)] == [False, True]
+
+
+def test_a_damaged_file_that_may_have_been_a_slice_is_noted_with_every_visit(tmp_path: Path) -> None:
+    write_dicom_visit(tmp_path / "a", date(2024, 1, 10), [gtv()])
+    last = sorted((tmp_path / "a").rglob("CT*.dcm"))[-1]
+    assert find_visits(tmp_path)[0].notes == ()
+    last.write_bytes(last.read_bytes()[:300])
+    (found,) = find_visits(tmp_path)
+    assert len(found.ct.paths) == 7
+    assert found.notes == ("below the patient's folder left aside: 1 damaged DICOM files; slices or contours may be missing",)

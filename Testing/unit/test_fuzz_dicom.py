@@ -11,9 +11,9 @@ import pytest
 from dicom_inputs import FAMILIES, HostileInput, hostile_input
 from dicom_tree import walk
 from fuzz_readers import fuzz
-from P2SAMSlicerLib.dicom.folder_index import COPY, DAMAGED, index_folder
+from P2SAMSlicerLib.dicom.folder_index import COPY, index_folder
 from P2SAMSlicerLib.dicom.folder_walk import LOOPED, SPECIAL
-from P2SAMSlicerLib.dicom.indexed_series import SeriesKind
+from P2SAMSlicerLib.dicom.indexed_series import DAMAGED, SeriesKind
 from P2SAMSlicerLib.dicom.series import read_ct_series
 from P2SAMSlicerLib.dicom.structure_set_reader import read_structure_set
 from P2SAMSlicerLib.errors import InputError, OutputError

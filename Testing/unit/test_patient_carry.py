@@ -78,6 +78,12 @@ def test_a_visit_gets_a_folder_whose_record_lists_every_file(copy_engine: CopyEn
     assert copy_engine.calls == [("visit_1", ("GTV", "GTVn"), "visit_3")]
 
 
+def test_what_was_decided_when_visits_were_found_is_in_the_record(patient: Path) -> None:
+    followup = visit(patient / "c", 3, notes=("one of 2 CT series was taken",))
+    content = carry_visit(order([visit(patient / "a", 1)], followup, patient / "out"), MODEL)
+    assert content["notes"] == ["visit_3: one of 2 CT series was taken"]
+
+
 def test_nothing_in_the_folder_tells_a_name_a_date_or_a_path(tmp_path: Path) -> None:
     write_dicom_visit(tmp_path / "Doe" / "x", date(2024, 1, 10), [gtv()])
     write_dicom_visit(tmp_path / "Doe" / "y", date(2024, 2, 20))

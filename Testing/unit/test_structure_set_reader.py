@@ -502,7 +502,7 @@ def test_a_deflated_file_is_read_and_a_zip_bomb_is_not(tmp_path: Path, monkeypat
     dataset.StructureSetROISequence[0].add_new(0x00091010, "UN", bytes(60_000))
     write(dataset, path)
     monkeypatch.setattr(bounded_read, "MOST_INFLATED_BYTES", 50_000)
-    with pytest.raises(InputError, match="unpacks to more than any real object"):
+    with pytest.raises(InputError, match="holds more than any real object of its kind"):
         read_structure_set(path, GRID, reference(GRID))
 
 
@@ -526,6 +526,14 @@ def test_a_bomb_of_sequences_is_refused_quickly(tmp_path: Path, bomb: bytes) -> 
         read_structure_set(path, GRID, reference(GRID))
     one_line(str(caught.value))
     assert time.monotonic() - started < 10
+
+
+def test_a_name_in_the_place_of_a_contours_type_is_not_repeated(tmp_path: Path) -> None:
+    dataset = structure_set([Roi("GTV", boxes(2.5, 8.5, [3, 4]))])
+    dataset.ROIContourSequence[0].ContourSequence[0].ContourGeometricType = "DOE JANE"
+    found = read_structure_set(write(dataset, tmp_path / "rs.dcm"), GRID, reference(GRID))
+    assert any("1 of no known type" in each for each in found.warnings)
+    assert not any("DOE" in each for each in found.warnings)
 
 
 def test_a_million_points_are_read_in_seconds(tmp_path: Path) -> None:

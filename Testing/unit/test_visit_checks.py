@@ -103,3 +103,8 @@ def test_dates_with_and_without_time_are_compared_as_far_as_both_go(first: str, 
             check_visits(prior, followup, PLAIN)
     else:
         assert check_visits(prior, followup, PLAIN) == ()
+
+
+def test_two_cts_of_one_name_are_told_apart() -> None:
+    with pytest.raises(InputError, match="the follow-up CT: its patient id is not that of the prior CT"):
+        check_visits(visit("CT", "P"), visit("CT", "Q"), PLAIN)

@@ -99,8 +99,9 @@ def run_convert(arguments: argparse.Namespace) -> int:
         f"{arguments.out.name}: {shape[2]} x {shape[1]} x {shape[0]} voxels of"
         f" {spacing[0]:.4g} x {spacing[1]:.4g} x {spacing[2]:.4g} mm"
     )
-    for warning in volume.warnings:
-        print(f"p2sam: warning: series {number}: {warning}", file=sys.stderr)
+    for warning in (*(f"series {number}: {each}" for each in volume.warnings), index.lost()):
+        if warning:
+            print(f"p2sam: warning: {warning}", file=sys.stderr)
     return 0
 
 

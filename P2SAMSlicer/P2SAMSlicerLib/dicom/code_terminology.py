@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from P2SAMSlicerLib.dicom.bounded_read import items, text
+from P2SAMSlicerLib.dicom.header import text, whole_items
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -24,7 +24,7 @@ def code(item: Dataset, keyword: str) -> list[str] | None:
 
     Characters that Slicer's text form of a terminology entry uses as dividers become spaces.
     """
-    for entry in items(item, keyword)[:1]:
+    for entry in whole_items(item, keyword)[:1]:
         value = text(entry, "CodeValue") or text(entry, "LongCodeValue") or text(entry, "URNCodeValue")
         if value:
             words = (text(entry, "CodingSchemeDesignator"), value, text(entry, "CodeMeaning"))
@@ -49,7 +49,7 @@ def terminology(
         entry["typeModifier"] = modifier
     if region is not None and (anatomy := code(region, "AnatomicRegionSequence")):
         entry |= {"anatomicContextName": ANATOMY_CONTEXT, "anatomicRegion": anatomy}
-        if side := code(items(region, "AnatomicRegionSequence")[0], "AnatomicRegionModifierSequence"):
+        if side := code(whole_items(region, "AnatomicRegionSequence")[0], "AnatomicRegionModifierSequence"):
             entry["anatomicRegionModifier"] = side
     return entry
 

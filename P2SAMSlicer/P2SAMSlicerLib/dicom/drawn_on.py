@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from P2SAMSlicerLib.dicom.bounded_read import text
 from P2SAMSlicerLib.dicom.ct_reference import CtReference
+from P2SAMSlicerLib.dicom.header import text
 from P2SAMSlicerLib.errors import InputError
 
 if TYPE_CHECKING:

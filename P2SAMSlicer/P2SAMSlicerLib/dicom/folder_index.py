@@ -13,21 +13,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from P2SAMSlicerLib.dicom.folder_walk import files_below
-from P2SAMSlicerLib.dicom.header import (
+from P2SAMSlicerLib.dicom.bounded_read import (
     DICOM_SUFFIXES,
-    code,
-    floats,
-    is_localizer,
+    LABEL_MAP_CLASS,
+    SEGMENTATION_CLASS,
+    STRUCTURE_SET_CLASS,
     looks_like_dicom,
-    map_kind,
-    moment,
-    number,
     quiet,
     read_header,
-    text,
 )
-from P2SAMSlicerLib.dicom.indexed_series import DicomFile, DicomIndex, IndexedSeries, SeriesKind
+from P2SAMSlicerLib.dicom.folder_walk import files_below
+from P2SAMSlicerLib.dicom.header import code, floats, is_localizer, map_kind, moment, number, text
+from P2SAMSlicerLib.dicom.indexed_series import DAMAGED, UNREADABLE, DicomFile, DicomIndex, IndexedSeries, SeriesKind
 from P2SAMSlicerLib.dicom.multi_frame import MULTI_FRAME_CLASSES
 from P2SAMSlicerLib.dicom.phase_split import SPLITTING_TAGS, Placed, split_by_phase
 from P2SAMSlicerLib.dicom.phases import PHASE_TAGS, PHASE_TEXT_TAGS, phase_in, with_phases
@@ -43,16 +40,11 @@ STAGE = "index"
 #: Reasons why a file is in no series.
 NO_DICOM = "files that are not DICOM"
 DIRECTORY = "DICOM directories (DICOMDIR)"
-DAMAGED = "damaged DICOM files"
-UNREADABLE = "files that cannot be opened"
 COPY = "copies of images that are there already"
 SCOUT = "scout views (localizers)"
 NO_IMAGE = "DICOM objects that are neither images nor contours"
 
 _CT_CLASSES = frozenset({"1.2.840.10008.5.1.4.1.1.2", *MULTI_FRAME_CLASSES})
-_STRUCTURE_SET_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
-#: Segmentation, label map segmentation.
-_SEGMENTATION_CLASSES = frozenset({"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"})
 _DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 
 _TAGS = (
@@ -184,9 +176,9 @@ def _reason_against(path: Path, header: Dataset | None, sop_class: str, instance
 
 def _kind(header: Dataset) -> SeriesKind:
     sop_class = text(header, "SOPClassUID")
-    if sop_class == _STRUCTURE_SET_CLASS:
+    if sop_class == STRUCTURE_SET_CLASS:
         return SeriesKind.STRUCTURE_SET
-    if sop_class in _SEGMENTATION_CLASSES:
+    if sop_class in (SEGMENTATION_CLASS, LABEL_MAP_CLASS):
         return SeriesKind.SEGMENTATION
     is_ct = sop_class in _CT_CLASSES and code(header, "Modality") == "CT" and not map_kind(header)
     return SeriesKind.CT if is_ct else SeriesKind.OTHER
@@ -223,6 +215,12 @@ def _when(header: Dataset, kind: SeriesKind) -> str | None:
     return drawn or moment(header)
 
 
+def _approval(header: Dataset) -> str:
+    """It is shown, so it must be one of DICOM's words: in a damaged file a name may stand there."""
+    stated = code(header, "ApprovalStatus")
+    return stated if stated in ("APPROVED", "UNAPPROVED", "REJECTED") else ""
+
+
 def _series_of(header: Dataset, path: Path, found: dict[_Key, _Series], place: tuple[float, ...]) -> _Series:
     """The series that a file belongs to, made if it is the first of it.
 
@@ -256,7 +254,7 @@ def _series_of(header: Dataset, path: Path, found: dict[_Key, _Series], place: t
                 files=(),
                 referenced_series=series,
                 referenced_instances=images,
-                approval=code(header, "ApprovalStatus") if kind is SeriesKind.STRUCTURE_SET else "",
+                approval=_approval(header) if kind is SeriesKind.STRUCTURE_SET else "",
             )
         )
     return found[key]

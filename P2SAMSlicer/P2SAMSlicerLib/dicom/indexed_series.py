@@ -7,6 +7,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
+#: Reasons why a file is in no series though it may have been one's.
+DAMAGED = "damaged DICOM files"
+UNREADABLE = "files that cannot be opened"
+LOST = (DAMAGED, UNREADABLE)
+
 
 class SeriesKind(str, Enum):
     """What can be done with a series."""
@@ -79,6 +84,11 @@ class DicomIndex:
     def of_kind(self, kind: SeriesKind) -> tuple[IndexedSeries, ...]:
         """The series of one kind, in order."""
         return tuple(each for each in self.series if each.kind is kind)
+
+    def lost(self) -> str:
+        """How many files could not be read that might have been a slice or contours, in words; empty if there are none."""
+        counts = [f"{count} {reason}" for reason, count in self.left_aside.items() if reason in LOST]
+        return f"left aside: {', '.join(counts)}; slices or contours may be missing" if counts else ""
 
     def patient_ids(self) -> tuple[str | None, ...]:
         """The patients' ids, in the order in which they first come."""

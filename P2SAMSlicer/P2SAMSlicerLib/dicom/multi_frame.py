@@ -6,7 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from P2SAMSlicerLib.dicom.header import ReadBudget, is_localizer, items, number, read_header, text, texts
+from P2SAMSlicerLib.dicom.bounded_read import ReadBudget, read_header
+from P2SAMSlicerLib.dicom.header import is_localizer, items, number, text, texts
 from P2SAMSlicerLib.dicom.stored_slice import SLICE_TAGS, StoredSlice
 from P2SAMSlicerLib.errors import InputError
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 import P2SAMSlicerLib
 from P2SAMSlicerLib.atomic_file import atomic_write
+from P2SAMSlicerLib.dicom.bounded_read import quiet
 from P2SAMSlicerLib.dicom.ct_reference import CtReference
 from P2SAMSlicerLib.dicom.export_contours import UNREVIEWED, ExportContour, all_reviewed
-from P2SAMSlicerLib.dicom.header import quiet
 from P2SAMSlicerLib.dicom.round_trip import RoundTrip
 from P2SAMSlicerLib.errors import InputError, OutputError
 from P2SAMSlicerLib.geometry import Grid

@@ -134,8 +134,13 @@ def contour_file(path: Path) -> tuple[str, Path]:
     """
     if path.is_dir():
         return _only_one(path)
-    if not looks_like_dicom(path):
-        return "", path
+    try:
+        if not looks_like_dicom(path):
+            return "", path
+    except FileNotFoundError:
+        raise InputError(f"{path.name}: no such file or folder") from None
+    except OSError as error:
+        raise InputError(f"{path.name}: cannot be opened ({(error.strerror or 'unknown reason').lower()})") from error
     kind = class_of(path, "DICOM file with contours")
     if kind not in CONTOUR_CLASSES:
         raise InputError("DICOM file with contours: a DICOM object of another kind; an RTSTRUCT or SEG is needed")
@@ -156,7 +161,7 @@ def _only_one(folder: Path) -> tuple[str, Path]:
             try:
                 if file.is_file() and looks_like_dicom(file) and (kind := class_of(file, "DICOM file")) in CONTOUR_CLASSES:
                     found.append((kind, file))
-            except InputError:
+            except (InputError, OSError):
                 continue  # damaged: whether it is the one that is sought cannot be told
     if len(found) != 1:
         held = f"{len(found)} objects with contours; give the one to use" if found else "no RTSTRUCT and no DICOM SEG"

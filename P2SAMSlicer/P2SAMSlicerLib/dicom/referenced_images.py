@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from P2SAMSlicerLib.dicom.header import ReadBudget, items, read_header, text
+from P2SAMSlicerLib.dicom.bounded_read import ReadBudget, read_header
+from P2SAMSlicerLib.dicom.header import items, text
 
 if TYPE_CHECKING:
     from pydicom import Dataset

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from P2SAMSlicerLib.dicom.bounded_read import items
+from P2SAMSlicerLib.dicom.header import whole_items
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.geometry import ORTHONORMAL_TOLERANCE, Grid
 
@@ -76,8 +76,8 @@ _Group = tuple["Dataset", "Dataset"]
 
 def _groups(header: Dataset, frames: int, what: str) -> Iterator[_Group]:
     """For each frame its own functional groups and those that all share."""
-    shared = items(header, "SharedFunctionalGroupsSequence")
-    own = items(header, "PerFrameFunctionalGroupsSequence")
+    shared = whole_items(header, "SharedFunctionalGroupsSequence")
+    own = whole_items(header, "PerFrameFunctionalGroupsSequence")
     if len(own) != frames:
         raise InputError(f"{what}: describes {len(own)} frames and holds {frames}")
     from pydicom import Dataset
@@ -91,7 +91,7 @@ def _numbers(group: _Group, sequence: str, keyword: str, count: int, what: str) 
     :raises InputError: absent, too few, or no numbers.
     """
     for source in group:
-        for item in items(source, sequence)[:1]:
+        for item in whole_items(source, sequence)[:1]:
             try:
                 values = np.array([float(value) for value in item.get(keyword)], dtype=np.float64)
             except Exception:  # absent, or text that is no number
@@ -138,7 +138,7 @@ def _step(along: NDArray[np.float64], groups: Sequence[_Group], what: str) -> fl
 def _optional(group: _Group, keyword: str) -> float | None:
     """A number among a frame's measures, or None."""
     for source in group:
-        for item in items(source, "PixelMeasuresSequence")[:1]:
+        for item in whole_items(source, "PixelMeasuresSequence")[:1]:
             try:
                 value = float(item.get(keyword))
             except Exception:  # absent, or text that is no number

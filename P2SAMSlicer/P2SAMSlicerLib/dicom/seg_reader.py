@@ -11,18 +11,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from P2SAMSlicerLib.dicom.bounded_read import (
-    LABEL_MAP_CLASS,
-    SEGMENTATION_CLASS,
-    items,
-    open_bounded,
-    read_header,
-    reading,
-    text,
-)
+from P2SAMSlicerLib.dicom.bounded_read import LABEL_MAP_CLASS, SEGMENTATION_CLASS, header_of, open_bounded, reading
 from P2SAMSlicerLib.dicom.code_terminology import code, plain, rgb_of_lab, terminology
 from P2SAMSlicerLib.dicom.ct_reference import CtReference
 from P2SAMSlicerLib.dicom.drawn_on import DrawnOn, check_frame, check_origin, patient_of
+from P2SAMSlicerLib.dicom.header import text, whole_items
 from P2SAMSlicerLib.dicom.packed_frames import packed_frames
 from P2SAMSlicerLib.dicom.read_contours import ReadContours, check_memory, unique_names, unknown_name
 from P2SAMSlicerLib.dicom.roi_names import DERIVED_SUFFIX
@@ -82,20 +75,19 @@ def read_dicom_seg(
         frame of reference; no segment of a given name, or an empty one; no voxel at all.
     """
     warnings: list[str] = []
-    with open_bounded(Path(path), WHAT) as stream:
-        header = read_header(stream, WHAT)
-        with reading(WHAT):
-            if text(header, "SOPClassUID") not in (SEGMENTATION_CLASS, LABEL_MAP_CLASS):
-                raise InputError(f"{WHAT}: the file is another kind of DICOM object")
-            warnings += _origin(header, reference, trust_geometry=trust_geometry)
-            wanted = _wanted(_described(header), names)
-            frames = int(header.get("NumberOfFrames") or 1)
-            if not 0 < int(header.get("Rows") or 0) * int(header.get("Columns") or 0) <= MOST_PIXELS or frames < 1:
-                raise InputError(f"{WHAT}: has no usable size of frames")
-            places = place_frames(header, frames, WHAT)
-            _check_pixels(stream, header, frames)
-            check_memory(len(wanted), places.grid, WHAT)
-            masks = _masks(stream, header, wanted, places, warnings)
+    with open_bounded(Path(path), WHAT) as stream, reading(WHAT):
+        header = header_of(stream)
+        if text(header, "SOPClassUID") not in (SEGMENTATION_CLASS, LABEL_MAP_CLASS):
+            raise InputError(f"{WHAT}: the file is another kind of DICOM object")
+        warnings += _origin(header, reference, trust_geometry=trust_geometry)
+        wanted = _wanted(_described(header), names)
+        frames = int(header.get("NumberOfFrames") or 1)
+        if not 0 < int(header.get("Rows") or 0) * int(header.get("Columns") or 0) <= MOST_PIXELS or frames < 1:
+            raise InputError(f"{WHAT}: has no usable size of frames")
+        places = place_frames(header, frames, WHAT)
+        _check_pixels(stream, header, frames)
+        check_memory(len(wanted), places.grid, WHAT)
+        masks = _masks(stream, header, wanted, places, warnings)
     segments = _segments(wanted, masks, names, warnings)
     return ReadContours(Segmentation(places.grid, tuple(segments), WHAT), tuple(dict.fromkeys(warnings)))
 
@@ -106,9 +98,9 @@ def _origin(header: Dataset, reference: CtReference | None, *, trust_geometry: b
         return []
     series: set[str] = set()
     instances: set[str] = set()
-    for each in items(header, "ReferencedSeriesSequence"):
+    for each in whole_items(header, "ReferencedSeriesSequence"):
         series.add(text(each, "SeriesInstanceUID"))
-        instances |= {text(image, "ReferencedSOPInstanceUID") for image in items(each, "ReferencedInstanceSequence")}
+        instances |= {text(image, "ReferencedSOPInstanceUID") for image in whole_items(each, "ReferencedInstanceSequence")}
     drawn = DrawnOn(patient_of(header), frozenset(series - {""}), frozenset(instances - {""}))
     try:
         note = check_frame(text(header, "FrameOfReferenceUID"), reference, trust_geometry=trust_geometry)
@@ -126,7 +118,7 @@ def _described(header: Dataset) -> list[_Described]:
 
     :raises InputError: none, too many, or two of one number.
     """
-    sequence = items(header, "SegmentSequence")
+    sequence = whole_items(header, "SegmentSequence")
     if not sequence or len(sequence) > MOST_SEGMENTS:
         raise InputError(
             f"{WHAT}: describes {len(sequence) or 'no'} segments" + (", more than any real one" if sequence else "")
@@ -163,7 +155,7 @@ def _color(item: Dataset) -> tuple[float, float, float] | None:
 
 
 def _terminology(item: Dataset) -> dict[str, Any] | None:
-    kind = items(item, "SegmentedPropertyTypeCodeSequence")
+    kind = whole_items(item, "SegmentedPropertyTypeCodeSequence")
     return terminology(
         code(item, "SegmentedPropertyCategoryCodeSequence"),
         code(item, "SegmentedPropertyTypeCodeSequence"),
@@ -225,7 +217,7 @@ def _masks(
 def _separate(stream: BinaryIO, header: Dataset, wanted: set[int], places: FramePlaces, least: float) -> dict[int, BoolArray]:
     """Masks where each frame belongs to one segment."""
     numbers = _segment_numbers(header)
-    known = {int(item.SegmentNumber) for item in items(header, "SegmentSequence")}
+    known = {int(item.SegmentNumber) for item in whole_items(header, "SegmentSequence")}
     if not set(numbers) <= known:
         raise InputError(f"{WHAT}: holds frames of a segment that it does not describe")
     pairs = list(zip(numbers, places.slices.tolist(), strict=True))
@@ -243,7 +235,7 @@ def _label_map(stream: BinaryIO, header: Dataset, wanted: Sequence[_Described], 
     """Masks where a voxel's value is the number of its segment."""
     if len(np.unique(places.slices)) < len(places.slices):
         raise InputError(f"{WHAT}: holds two frames at the same place")
-    known = {int(item.SegmentNumber) for item in items(header, "SegmentSequence")}
+    known = {int(item.SegmentNumber) for item in whole_items(header, "SegmentSequence")}
     masks = {each.number: np.zeros(places.grid.shape, dtype=np.bool_) for each in wanted}
     for index, frame in enumerate(_frames(stream, header, range(len(places.slices)), places)):
         there = set(np.unique(frame).tolist())
@@ -256,11 +248,11 @@ def _label_map(stream: BinaryIO, header: Dataset, wanted: Sequence[_Described], 
 
 def _segment_numbers(header: Dataset) -> list[int]:
     """The segment to which each frame belongs."""
-    shared = items(header, "SharedFunctionalGroupsSequence")
-    usual = items(shared[0], "SegmentIdentificationSequence") if shared else ()
+    shared = whole_items(header, "SharedFunctionalGroupsSequence")
+    usual = whole_items(shared[0], "SegmentIdentificationSequence") if shared else ()
     numbers = []
-    for group in items(header, "PerFrameFunctionalGroupsSequence"):
-        own = items(group, "SegmentIdentificationSequence") or usual
+    for group in whole_items(header, "PerFrameFunctionalGroupsSequence"):
+        own = whole_items(group, "SegmentIdentificationSequence") or usual
         if not own:
             raise InputError(f"{WHAT}: has frames that belong to no segment")
         numbers.append(int(own[0].ReferencedSegmentNumber))

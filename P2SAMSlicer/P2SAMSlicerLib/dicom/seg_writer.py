@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import P2SAMSlicerLib
+from P2SAMSlicerLib.dicom.bounded_read import quiet
 from P2SAMSlicerLib.dicom.ct_reference import CtReference, SliceReference
 from P2SAMSlicerLib.dicom.export_contours import UNREVIEWED, ExportContour, all_reviewed
-from P2SAMSlicerLib.dicom.header import quiet
 from P2SAMSlicerLib.dicom.new_object import (
     MANUFACTURER,
     MODEL,

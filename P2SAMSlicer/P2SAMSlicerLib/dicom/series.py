@@ -13,19 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from P2SAMSlicerLib.dicom.bounded_read import DICOM_SUFFIXES, looks_like_dicom, quiet, read_header, read_whole
 from P2SAMSlicerLib.dicom.ct_reference import CtReference, CtSeries, SliceReference
-from P2SAMSlicerLib.dicom.header import (
-    DICOM_SUFFIXES,
-    code,
-    is_localizer,
-    looks_like_dicom,
-    map_kind,
-    moment,
-    quiet,
-    read_header,
-    read_whole,
-    text,
-)
+from P2SAMSlicerLib.dicom.header import code, is_localizer, map_kind, moment, text
 from P2SAMSlicerLib.dicom.multi_frame import frames_of, is_multi_frame
 from P2SAMSlicerLib.dicom.pixels import has_padding_inside_tissue, hounsfield_frames, rescale
 from P2SAMSlicerLib.dicom.slice_stack import SliceStack, stack_slices

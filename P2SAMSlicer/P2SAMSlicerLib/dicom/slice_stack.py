@@ -40,6 +40,7 @@ MOST_TILT_DEGREES = 45.0
 #: More than the largest CT has ten times over; a damaged header may ask for any number.
 MOST_VOXELS = 2**33
 
+EXPORT_ADVICE = "export the series again, whole and with nothing but its own slices"
 RESAMPLING_ADVICE = "to bring them to a straight, even grid, see: p2sam dicom convert --resample"
 
 
@@ -100,7 +101,7 @@ def stack_slices(slices: Sequence[StoredSlice], name: str, notes: list[str], *, 
     ordered = sorted(slices, key=lambda s: float(s.position @ normal))
     hopeless, repairable = _position_faults(ordered, normal)
     if hopeless or (repairable and not resample):
-        advice = [] if hopeless else [RESAMPLING_ADVICE]
+        advice = [EXPORT_ADVICE] if hopeless else [RESAMPLING_ADVICE]
         raise InputError(f"{name}: {'; '.join([*hopeless, *repairable, *advice])}")
     offsets = np.array([each.position for each in ordered]) - ordered[0].position
     stack = SliceStack(

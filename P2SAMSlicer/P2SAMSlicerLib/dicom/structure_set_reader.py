@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from P2SAMSlicerLib.dicom.bounded_read import STRUCTURE_SET_CLASS, items, open_bounded, read_header, reading, text
+from P2SAMSlicerLib.dicom.bounded_read import STRUCTURE_SET_CLASS, header_of, open_bounded, reading
 from P2SAMSlicerLib.dicom.code_terminology import ANATOMY, LESION, code, plain, terminology
 from P2SAMSlicerLib.dicom.contour_stack import PLANE_TOLERANCE_MM, contours_to_mask
 from P2SAMSlicerLib.dicom.ct_reference import CtReference
 from P2SAMSlicerLib.dicom.drawn_on import DrawnOn, check_frame, check_origin, patient_of
+from P2SAMSlicerLib.dicom.header import text, whole_items
 from P2SAMSlicerLib.dicom.polygon_mask import work
 from P2SAMSlicerLib.dicom.read_contours import ReadContours, check_memory, unique_names, unknown_name
 from P2SAMSlicerLib.dicom.roi_names import DERIVED_SUFFIX
@@ -85,8 +86,8 @@ def read_structure_set(
         name; no usable structure.
     """
     warnings: list[str] = []
-    with open_bounded(Path(path), WHAT) as stream:
-        header = read_header(stream, WHAT)
+    with open_bounded(Path(path), WHAT) as stream, reading(WHAT):
+        header = header_of(stream)
     with reading(WHAT):
         if text(header, "SOPClassUID") != STRUCTURE_SET_CLASS and text(header, "Modality") != "RTSTRUCT":
             raise InputError(f"{WHAT}: the file is another kind of DICOM object")
@@ -104,13 +105,15 @@ def _structures(header: Dataset) -> list[_Structure]:
 
     :raises InputError: none, or more than any real structure set has.
     """
-    rois = items(header, "StructureSetROISequence")
-    contours = items(header, "ROIContourSequence")
+    rois = whole_items(header, "StructureSetROISequence")
+    contours = whole_items(header, "ROIContourSequence")
     if not rois or not contours:
         raise InputError(f"{WHAT}: holds no structures with contours")
     if max(len(rois), len(contours)) > MOST_STRUCTURES:
         raise InputError(f"{WHAT}: {max(len(rois), len(contours))} structures, more than any real one has")
-    frames = {uid for each in items(header, "ReferencedFrameOfReferenceSequence") if (uid := text(each, "FrameOfReferenceUID"))}
+    frames = {
+        uid for each in whole_items(header, "ReferencedFrameOfReferenceSequence") if (uid := text(each, "FrameOfReferenceUID"))
+    }
     usual = next(iter(frames)) if len(frames) == 1 else text(header, "FrameOfReferenceUID")
     found: dict[str, _Structure] = {}
     for roi in rois:
@@ -123,7 +126,7 @@ def _structures(header: Dataset) -> list[_Structure]:
             found[number].tags[COMPARISON_TAG] = "1"
         if algorithm := plain(text(roi, "ROIGenerationAlgorithm")):
             found[number].tags["DICOM.ROIGenerationAlgorithm"] = algorithm
-    for each in items(header, "RTROIObservationsSequence"):
+    for each in whole_items(header, "RTROIObservationsSequence"):
         if structure := found.get(text(each, "ReferencedROINumber")):
             _describe(structure, each)
     total = 0
@@ -133,7 +136,7 @@ def _structures(header: Dataset) -> list[_Structure]:
             raise InputError(f"{WHAT}: holds contours of a structure that it does not name")
         if structure.contours:
             raise InputError(f"{WHAT}: holds the contours of structure '{structure.name}' twice")
-        structure.contours = items(each, "ContourSequence")
+        structure.contours = whole_items(each, "ContourSequence")
         structure.color = _color(each)
         total += len(structure.contours)
     if total > MOST_CONTOURS:
@@ -146,7 +149,7 @@ def _describe(structure: _Structure, observation: Dataset) -> None:
     kind = plain(text(observation, "RTROIInterpretedType")).upper()
     if kind:
         structure.tags[INTERPRETED_TYPE_TAG] = kind
-    for item in items(observation, "RTROIIdentificationCodeSequence")[:1]:
+    for item in whole_items(observation, "RTROIIdentificationCodeSequence")[:1]:
         category = code(observation, "SegmentedPropertyCategoryCodeSequence") or code(
             item, "SegmentedPropertyCategoryCodeSequence"
         )
@@ -170,14 +173,14 @@ def _origin(
     """Compare the file with the CT."""
     series: set[str] = set()
     instances: set[str] = set()
-    for frame in items(header, "ReferencedFrameOfReferenceSequence"):
-        for study in items(frame, "RTReferencedStudySequence"):
-            for each in items(study, "RTReferencedSeriesSequence"):
+    for frame in whole_items(header, "ReferencedFrameOfReferenceSequence"):
+        for study in whole_items(frame, "RTReferencedStudySequence"):
+            for each in whole_items(study, "RTReferencedSeriesSequence"):
                 series.add(text(each, "SeriesInstanceUID"))
-                instances |= {text(image, "ReferencedSOPInstanceUID") for image in items(each, "ContourImageSequence")}
+                instances |= {text(image, "ReferencedSOPInstanceUID") for image in whole_items(each, "ContourImageSequence")}
     for structure in structures:
         for contour in structure.contours:
-            instances |= {text(image, "ReferencedSOPInstanceUID") for image in items(contour, "ContourImageSequence")}
+            instances |= {text(image, "ReferencedSOPInstanceUID") for image in whole_items(contour, "ContourImageSequence")}
     drawn = DrawnOn(patient_of(header), frozenset(series - {""}), frozenset(instances - {""}))
     try:
         notes = check_origin(drawn, reference, trust_geometry=trust_geometry)
@@ -271,7 +274,7 @@ def _on_images(structure: _Structure, reference: CtReference, grid: Grid) -> boo
     places = {each.sop_instance_uid: np.array(each.position) for each in reference.slices if each.frame is None}
     normal = grid.direction_matrix[:, 2]
     for contour in structure.contours:
-        images = [text(each, "ReferencedSOPInstanceUID") for each in items(contour, "ContourImageSequence")]
+        images = [text(each, "ReferencedSOPInstanceUID") for each in whole_items(contour, "ContourImageSequence")]
         points = _points(contour)
         if len(images) != 1 or images[0] not in places or not len(points):
             return False

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from P2SAMSlicerLib.dicom.bounded_read import STRUCTURE_SET_CLASS, quiet
 from P2SAMSlicerLib.dicom.ct_reference import CtReference, SliceReference
 from P2SAMSlicerLib.dicom.export_contours import ExportContour
-from P2SAMSlicerLib.dicom.header import quiet
 from P2SAMSlicerLib.dicom.mask_polygon import slice_contours
 from P2SAMSlicerLib.dicom.new_object import (
     RESEARCH_STATEMENT,
@@ -37,7 +37,6 @@ from P2SAMSlicerLib.geometry import Grid
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-RT_STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 #: What the reference to a study names as its class; retired, but there is no other, and planning systems ask for it.
 STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"
 
@@ -103,13 +102,13 @@ def _structure_set(
     now = datetime.now().astimezone()
     dataset = Dataset()
     add_common(dataset, reference, contours, now)
-    dataset.SOPClassUID, dataset.Modality = RT_STRUCTURE_SET, "RTSTRUCT"
+    dataset.SOPClassUID, dataset.Modality = STRUCTURE_SET_CLASS, "RTSTRUCT"
     dataset.SeriesNumber, dataset.InstanceNumber = SERIES_NUMBER, 1
     dataset.StructureSetLabel = label(contours)
     dataset.StructureSetDescription = text_value(" ".join([RESEARCH_STATEMENT, *reference_warnings(reference)]), "ST")
     dataset.StructureSetDate, dataset.StructureSetTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
     if predecessor:
-        dataset.PredecessorStructureSetSequence = [_reference(RT_STRUCTURE_SET, predecessor)]
+        dataset.PredecessorStructureSetSequence = [_reference(STRUCTURE_SET_CLASS, predecessor)]
     dataset.ReferencedFrameOfReferenceSequence = [_frame_of_reference(reference)]
     dataset.StructureSetROISequence, dataset.ROIContourSequence, dataset.RTROIObservationsSequence = [], [], []
     for number, (contour, name) in enumerate(zip(contours, names, strict=True), 1):

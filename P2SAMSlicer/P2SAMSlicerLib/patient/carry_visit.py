@@ -102,9 +102,9 @@ def _carry(order: VisitOrder, model: PromptableModel, followup: Volume, progress
     reference_of = {
         each.source.name: [part.label for part in parts if each.source.name in _names(part.result)] for each in result.segments
     }
-    told = tuple(dict.fromkeys(warnings))
+    said = tuple(dict.fromkeys(warnings))
     return CarriedVisit(
-        result, agreements, tuple(pictures), told, chosen.notes, reference_of, _predecessor(order, chosen.references)
+        result, agreements, tuple(pictures), said, chosen.notes, reference_of, _predecessor(order, chosen.references)
     )
 
 
@@ -210,13 +210,18 @@ def _write(
                 "exports": exports,
                 "pictures": _write_pictures(stage, carried.pictures),
                 "reference_agreement": agreements or None,
-                "notes": [*carried.notes, *notes],
+                "notes": [*_visit_notes(order), *carried.notes, *notes],
             }
         )
         content["files"] = hashes_of(stage)
         write_json(stage / VISIT_NAME, content)
     remove_files(order.out, [name for name in before if name not in content["files"]])
     return content
+
+
+def _visit_notes(order: VisitOrder) -> list[str]:
+    """What was decided when the visits were found."""
+    return [f"{visit.label}: {note}" for visit in (*order.references, order.followup) for note in visit.notes]
 
 
 def _write_pictures(stage: Path, pictures: Sequence[Picture]) -> list[dict[str, Any]]:

@@ -62,19 +62,20 @@ def _says_approved(path: Path) -> bool:
 
 
 def _of_dicom(path: Path, kind: str) -> ContourFacts:
-    from P2SAMSlicerLib.dicom.bounded_read import items, open_bounded, read_header, reading, text
-    from P2SAMSlicerLib.dicom.structure_set_writer import RT_STRUCTURE_SET
+    from P2SAMSlicerLib.dicom.bounded_read import STRUCTURE_SET_CLASS, header_of, open_bounded, reading
+    from P2SAMSlicerLib.dicom.header import text, whole_items
 
     with open_bounded(path, WHAT) as stream, reading(WHAT):
-        header = read_header(stream, WHAT)
-        drawn = {text(each, "ReferencedROINumber") for each in items(header, "ROIContourSequence") if _has_contours(each)}
+        header = header_of(stream)
+        drawn = {text(each, "ReferencedROINumber") for each in whole_items(header, "ROIContourSequence") if _has_contours(each)}
         names = [
             text(each, "ROIName") or f"ROI {text(each, 'ROINumber')}"
-            for each in items(header, "StructureSetROISequence")
+            for each in whole_items(header, "StructureSetROISequence")
             if text(each, "ROINumber") in drawn
         ]
         names += [
-            text(each, "SegmentLabel") or f"Segment_{text(each, 'SegmentNumber')}" for each in items(header, "SegmentSequence")
+            text(each, "SegmentLabel") or f"Segment_{text(each, 'SegmentNumber')}"
+            for each in whole_items(header, "SegmentSequence")
         ]
         said = " ".join(text(header, key) for key in ("StructureSetLabel", "SeriesDescription", "ContentLabel"))
         maker = text(header, "ManufacturerModelName").lower()
@@ -82,7 +83,7 @@ def _of_dicom(path: Path, kind: str) -> ContourFacts:
             tuple(names),
             drawn_here=maker.startswith(OWN_PROGRAM.lower()) or UNREVIEWED_WORD in said.upper(),
             approved=text(header, "ApprovalStatus").upper() == "APPROVED",
-            structure_set_uid=_uid(header) if kind == RT_STRUCTURE_SET else "",
+            structure_set_uid=_uid(header) if kind == STRUCTURE_SET_CLASS else "",
         )
 
 
@@ -90,16 +91,16 @@ def _uid(header: Dataset) -> str:
     """The object's own UID; empty if it is none that another object could refer to."""
     from pydicom.uid import UID
 
-    from P2SAMSlicerLib.dicom.bounded_read import text
+    from P2SAMSlicerLib.dicom.header import text
 
     found = text(header, "SOPInstanceUID")
     return found if UID(found).is_valid else ""
 
 
 def _has_contours(item: Dataset) -> bool:
-    from P2SAMSlicerLib.dicom.bounded_read import items
+    from P2SAMSlicerLib.dicom.header import whole_items
 
-    return bool(items(item, "ContourSequence"))
+    return bool(whole_items(item, "ContourSequence"))
 
 
 def _of_slicer(path: Path) -> ContourFacts | None:

@@ -49,18 +49,40 @@ def dicom_visits(index: DicomIndex, folder: Path, *, allow_other_patient: bool =
     # Contoured visits first: they say which phase of a 4D study the others have to show.
     phase: float | None = None
     chosen: dict[tuple[str, str], IndexedSeries] = {}
+    notes: dict[tuple[str, str], list[str]] = {}
     for contoured in (True, False):
         for key, group in sorted(groups.items()):
             if any(contours[key_of(series)] for series in group) is not contoured:
                 continue
             chosen[key] = choose_ct(group, contours, phase)
+            notes[key] = _notes(chosen[key], group, contours, phase)
             if phase is None and contoured:
                 phase = chosen[key].phase
-    return [_visit(chosen[key], contours[key_of(chosen[key])], folder) for key in sorted(groups)]
+    if len({each.patient_id for each in chosen.values()} - patients) and patients:
+        for key, series in chosen.items():
+            if series.patient_id is None:
+                notes[key].append("its CT names no patient, others do: whether they are of the same one was not checked")
+    return [_visit(chosen[key], contours[key_of(chosen[key])], folder, notes[key]) for key in sorted(groups)]
 
 
-def _visit(series: IndexedSeries, contours: Sequence[ContourSource], folder: Path) -> FoundVisit:
-    return FoundVisit(series.acquired, _own_folder(series.paths, folder), CtSource(series.paths, dicom=True), tuple(contours))
+def _visit(series: IndexedSeries, contours: Sequence[ContourSource], folder: Path, notes: Sequence[str]) -> FoundVisit:
+    own = _own_folder(series.paths, folder)
+    return FoundVisit(series.acquired, own, CtSource(series.paths, dicom=True), tuple(contours), tuple(notes))
+
+
+def _notes(taken: IndexedSeries, group: Sequence[IndexedSeries], contours: _Contours, phase: float | None) -> list[str]:
+    """Which of several CT series was taken, and why, in words; nothing where there is only one."""
+    if len(group) == 1:
+        return []
+    what = f"one of {len(group)} CT series on this date was taken"
+    if contours[key_of(taken)]:
+        return [f"{what}: the one that has contours"]
+    if taken.phase is not None:
+        return [f"{what}: phase {taken.phase:g} % of a 4D study, as the contours are on {phase or 0:g} %"]
+    if not any(series.phase is not None for series in group):
+        return [f"{what}: the one with most slices, of {_counts(group)}"]
+    other = "" if phase is None else f", though the contours are on phase {phase:g} %: its 4D study has no such phase"
+    return [f"{what}: {'the average' if _is_average(taken) else 'the one that is no phase'} of a 4D study{other}"]
 
 
 def _own_folder(paths: Sequence[Path], folder: Path) -> str:

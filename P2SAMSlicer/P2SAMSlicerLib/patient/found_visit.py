@@ -15,18 +15,27 @@ from P2SAMSlicerLib.patient.visit_order import ContourSource, CtSource, PatientV
 _DATE = re.compile(r"(?<!\d)(\d{4})-?(\d{2})-?(\d{2})(?:[T_ -]?(\d{2})[:-]?(\d{2})(?:[:-]?(\d{2}))?)?(?!\d)")
 
 
+#: De-identification may put one date in the place of all.
+SAME_DAY = (
+    "its CT has the same date as the visit before it, and only the time of day tells which came first; make sure that the dates"
+    " are real"
+)
+
+
 @dataclass(frozen=True)
 class FoundVisit:
     """One visit without its number.
 
     :param acquired: ``YYYYMMDD`` or ``YYYYMMDDHHMMSS``, or None.
     :param folder: name of the folder that holds it and no other visit; empty if there is none.
+    :param notes: see :class:`~P2SAMSlicerLib.patient.visit_order.PatientVisit`.
     """
 
     acquired: str | None
     folder: str
     ct: CtSource
     contours: tuple[ContourSource, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def in_order(found: Sequence[FoundVisit]) -> tuple[PatientVisit, ...]:
@@ -39,10 +48,10 @@ def in_order(found: Sequence[FoundVisit]) -> tuple[PatientVisit, ...]:
         visits = _by_folder(visits)
     if all(visit.acquired for visit in visits):
         visits.sort(key=lambda visit: visit.acquired or "")
-        _check_same_day(visits)
+        visits = _same_day_noted(visits)
     days = days_of([visit.acquired for visit in visits])
     return tuple(
-        PatientVisit(number, f"visit_{number}", day, visit.acquired, visit.ct, visit.contours)
+        PatientVisit(number, f"visit_{number}", day, visit.acquired, visit.ct, visit.contours, visit.notes)
         for number, (visit, day) in enumerate(zip(visits, days, strict=True), start=1)
     )
 
@@ -70,7 +79,12 @@ def _by_folder(visits: Sequence[FoundVisit]) -> list[FoundVisit]:
     return sorted(visits, key=lambda visit: natural_order(visit.folder))
 
 
-def _check_same_day(visits: Sequence[FoundVisit]) -> None:
+def _same_day_noted(visits: Sequence[FoundVisit]) -> list[FoundVisit]:
+    """The sorted visits, with a note where only the time of day tells which came first.
+
+    :raises InputError: not even that does.
+    """
+    noted = list(visits[:1])
     for before, after in pairwise(visits):
         times = [visit.acquired or "" for visit in (before, after)]
         if times[0][:8] == times[1][:8] and (times[0] == times[1] or min(len(time) for time in times) < 14):
@@ -78,6 +92,9 @@ def _check_same_day(visits: Sequence[FoundVisit]) -> None:
                 "two visits have the same date, and no time tells which came first; leave only one of them, or put each into a"
                 " folder called by date and time (YYYY-MM-DD_HHMM)"
             )
+        same = times[0][:8] == times[1][:8]
+        noted.append(replace(after, notes=(*after.notes, SAME_DAY)) if same else after)
+    return noted
 
 
 def date_in(name: str) -> str | None:

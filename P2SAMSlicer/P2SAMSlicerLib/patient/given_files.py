@@ -46,7 +46,7 @@ def visits_of_files(files: GivenFiles) -> tuple[PatientVisit, ...]:
     found += [_visit(path, f"the CT of follow-up {number}") for number, path in enumerate(files.followups, start=1)]
     days = days_of([visit.acquired for visit in found])
     return tuple(
-        PatientVisit(number, f"visit_{number}", day, visit.acquired, visit.ct, visit.contours)
+        PatientVisit(number, f"visit_{number}", day, visit.acquired, visit.ct, visit.contours, visit.notes)
         for number, (visit, day) in enumerate(zip(found, days, strict=True), start=1)
     )
 
@@ -56,14 +56,17 @@ def _visit(path: Path, what: str, contours: tuple[ContourSource, ...] = ()) -> F
         raise InputError(f"{what}: no such file or folder")
     if not path.is_dir():
         return FoundVisit(None, "", CtSource((path,), dicom=False), contours)
-    series = _only_series(path, what)
-    return FoundVisit(series.acquired, "", CtSource(series.paths, dicom=True), contours)
+    series, lost = _only_series(path, what)
+    notes = (f"in its folder {lost}",) if lost else ()
+    return FoundVisit(series.acquired, "", CtSource(series.paths, dicom=True), contours, notes)
 
 
-def _only_series(folder: Path, what: str) -> IndexedSeries:
+def _only_series(folder: Path, what: str) -> tuple[IndexedSeries, str]:
+    """The CT series of a folder, and what could not be read there."""
     from P2SAMSlicerLib.dicom.folder_index import index_folder
 
-    series = index_folder(folder).of_kind(SeriesKind.CT)
+    index = index_folder(folder)
+    series = index.of_kind(SeriesKind.CT)
     if len(series) != 1:
         raise InputError(f"{what}: its folder holds {len(series) or 'no'} DICOM CT series, where one is needed")
-    return series[0]
+    return series[0], index.lost()

@@ -42,6 +42,7 @@ class PatientVisit:
     :param day: days since the first visit; None if it has no date.
     :param acquired: date, which names a patient: never printed unless asked for.
     :param contours: drawn on this CT, those of a physician; empty for a visit that only has a CT.
+    :param notes: what was decided where several CTs could be meant, or their order is not certain; in words, without names.
     """
 
     number: int
@@ -50,6 +51,7 @@ class PatientVisit:
     acquired: str | None
     ct: CtSource
     contours: tuple[ContourSource, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from P2SAMSlicerLib.dicom.indexed_series import SeriesKind
@@ -39,4 +40,9 @@ def find_visits(
         raise InputError("the folder holds both DICOM CTs and visits as CT files of other formats; give one kind")
     if not plain and not is_dicom:
         raise InputError(f"no CT below the patient's folder; {LAYOUT}")
-    return in_order(plain or dicom_visits(index, folder, allow_other_patient=allow_other_patient))
+    if plain:
+        return in_order(plain)
+    found = dicom_visits(index, folder, allow_other_patient=allow_other_patient)
+    # Of which visit they are cannot be told. A first or last slice that is lost leaves no gap.
+    notes = (f"below the patient's folder {told}",) if (told := index.lost()) else ()
+    return in_order([replace(each, notes=(*each.notes, *notes)) for each in found])
