@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 if TYPE_CHECKING:
@@ -40,6 +40,17 @@ Progress = Callable[[ProgressEvent], None]
 def silent(event: ProgressEvent) -> None:
     """Progress that nobody watches."""
     del event
+
+
+def numbered(progress: Progress, what: str, number: int, total: int) -> Progress:
+    """Progress that says which of several follow-ups, cases or the like it is about; the same if there is one only.
+
+    :param what: what is counted, in a word.
+    :param number: from 1.
+    """
+    if total == 1:
+        return progress
+    return lambda event: progress(replace(event, message=f"{what} {number} of {total} {event.message}".rstrip()))
 
 
 def json_progress(stream: TextIO | None = None) -> Progress:

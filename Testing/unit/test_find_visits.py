@@ -290,3 +290,10 @@ def test_a_damaged_file_that_may_have_been_a_slice_is_noted_with_every_visit(tmp
     (found,) = find_visits(tmp_path)
     assert len(found.ct.paths) == 7
     assert found.notes == ("below the patient's folder left aside: 1 damaged DICOM files; slices or contours may be missing",)
+
+
+def test_contours_that_a_physician_rejected_are_not_carried_and_that_is_noted(tmp_path: Path) -> None:
+    write_dicom_visit(tmp_path / "a", date(2024, 1, 10), [gtv()], ApprovalStatus="REJECTED")
+    (found,) = find_visits(tmp_path)
+    assert found.contours == ()
+    assert found.notes == ("1 of its structure sets not used, because rejected (ApprovalStatus)",)

@@ -528,6 +528,12 @@ def test_a_bomb_of_sequences_is_refused_quickly(tmp_path: Path, bomb: bytes) -> 
     assert time.monotonic() - started < 10
 
 
+def test_rejected_contours_are_read_with_a_warning(tmp_path: Path) -> None:
+    dataset = structure_set([Roi("GTV", boxes(2.5, 8.5, [3]))], ApprovalStatus="REJECTED")
+    found = read_structure_set(write(dataset, tmp_path / "rs.dcm"), GRID, reference(GRID))
+    assert any("rejected by whoever reviewed them" in each for each in found.warnings)
+
+
 def test_a_name_in_the_place_of_a_contours_type_is_not_repeated(tmp_path: Path) -> None:
     dataset = structure_set([Roi("GTV", boxes(2.5, 8.5, [3, 4]))])
     dataset.ROIContourSequence[0].ContourSequence[0].ContourGeometricType = "DOE JANE"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from P2SAMSlicerLib.models import check_model
 from P2SAMSlicerLib.models.catalogue import default_model
 from P2SAMSlicerLib.options import PropagationOptions
 from P2SAMSlicerLib.orientation import acquisition_slice_axis
-from P2SAMSlicerLib.progress import Progress, ProgressEvent, silent
+from P2SAMSlicerLib.progress import Progress, ProgressEvent, numbered, silent
 from P2SAMSlicerLib.result_files import FailedVisit
 from P2SAMSlicerLib.threads import use_threads
 
@@ -137,7 +137,7 @@ def _each_case(
     for number, case in enumerate(cases, start=1):
         try:
             data = read_case(case)
-            found = contours_of(data, _numbered(progress, number, len(cases)))
+            found = contours_of(data, numbered(progress, "case", number, len(cases)))
             _measure(case, data, found, collected, judge_slices)
         except (Cancelled, KeyboardInterrupt):
             raise
@@ -147,15 +147,6 @@ def _each_case(
             reason = "not enough memory" if isinstance(error, MemoryError) else unexpected(error)
             collected.failures.append(FailedVisit(case.name, reason, traceback.format_exc()))
         progress(ProgressEvent("cases", number, len(cases)))
-
-
-def _numbered(progress: Progress, number: int, total: int) -> Progress:
-    """Progress that says which case it is about: by number, because a folder may be named after a patient."""
-
-    def tell(event: ProgressEvent) -> None:
-        progress(replace(event, message=f"case {number} of {total} {event.message}".rstrip()))
-
-    return tell
 
 
 def _measure(case: BenchmarkCase, data: CaseData, found: CaseContours, collected: _Collected, judge_slices: bool) -> None:

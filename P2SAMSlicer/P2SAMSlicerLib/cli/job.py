@@ -17,7 +17,7 @@ from P2SAMSlicerLib.intensity import Modality, check_hounsfield
 from P2SAMSlicerLib.models import check_model
 from P2SAMSlicerLib.models.catalogue import default_model
 from P2SAMSlicerLib.options import PropagationOptions
-from P2SAMSlicerLib.progress import Progress, ProgressEvent, silent
+from P2SAMSlicerLib.progress import Progress, ProgressEvent, numbered, silent
 from P2SAMSlicerLib.result import VisitResult
 from P2SAMSlicerLib.result_files import FailedVisit, result_names, write_results
 from P2SAMSlicerLib.threads import use_threads
@@ -277,7 +277,7 @@ def _carry(
     followup = checked.followups[number]
     try:
         volume = followup.take(read)
-        told = _numbered(progress, number + 1, len(checked.followups))
+        told = numbered(progress, "follow-up", number + 1, len(checked.followups))
         result = propagate(model, checked.prior, checked.segments, volume, checked.job.options, told)
     except (Cancelled, KeyboardInterrupt):
         raise
@@ -288,17 +288,6 @@ def _carry(
         return FailedVisit(followup.name, reason, traceback.format_exc(), out_of_memory(error) is not None)
     own = tuple(warning for warning in followup.warnings if warning not in result.warnings)
     return replace(result, name=followup.name, warnings=(*result.warnings, *own))
-
-
-def _numbered(progress: Progress, number: int, total: int) -> Progress:
-    """Progress that says which of several follow-ups it is about."""
-    if total == 1:
-        return progress
-
-    def tell(event: ProgressEvent) -> None:
-        progress(replace(event, message=f"follow-up {number} of {total} {event.message}".rstrip()))
-
-    return tell
 
 
 def _input_names(job: PropagationJob) -> dict[str, object]:

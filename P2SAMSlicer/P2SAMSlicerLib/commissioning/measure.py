@@ -29,7 +29,7 @@ from P2SAMSlicerLib.commissioning.measured_visit import MeasuredVisit, MethodFig
 from P2SAMSlicerLib.commissioning.registration_check import inverse_consistency_mm, registration_error_mm
 from P2SAMSlicerLib.errors import Cancelled, InputError, OutputError, P2SAMError, unexpected
 from P2SAMSlicerLib.options import PropagationOptions
-from P2SAMSlicerLib.progress import Progress, ProgressEvent, silent
+from P2SAMSlicerLib.progress import Progress, ProgressEvent, numbered, silent
 from P2SAMSlicerLib.simulation.case_files import BYTES_PER_VOXEL, case_record, write_case
 from P2SAMSlicerLib.simulation.lesion import SimulatedPrior
 from P2SAMSlicerLib.simulation.visit import SimulatedVisit, SimulationOptions, simulate_followup
@@ -153,7 +153,7 @@ def measure(
         for change, number in planned:
             progress(ProgressEvent("visits", done, total, f"visit {done + 1} of {total}"))
             if data is not None:
-                _visit(run, case, data, change, number, _numbered(progress, done + 1, total))
+                _visit(run, case, data, change, number, numbered(progress, "visit", done + 1, total))
             done += 1
     progress(ProgressEvent("visits", total, total))
     facts = _provenance(run)
@@ -299,15 +299,6 @@ def _key(run: _Run, content: str, simulation: SimulationOptions) -> str:
             "threads": options.threads,
         }
     )
-
-
-def _numbered(progress: Progress, number: int, total: int) -> Progress:
-    """Progress that says which visit it is about, by number."""
-
-    def tell(event: ProgressEvent) -> None:
-        progress(replace(event, message=f"visit {number} of {total} {event.message}".rstrip()))
-
-    return tell
 
 
 def _provenance(run: _Run) -> dict[str, Any]:

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from P2SAMSlicerLib.dicom.header import whole_items
+from P2SAMSlicerLib.dicom.plane_axes import plane_axes
 from P2SAMSlicerLib.errors import InputError
-from P2SAMSlicerLib.geometry import ORTHONORMAL_TOLERANCE, Grid
+from P2SAMSlicerLib.geometry import Grid
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -46,13 +47,8 @@ def place_frames(header: Dataset, frames: int, what: str) -> FramePlaces:
     orientation = _shared(groups, "PlaneOrientationSequence", "ImageOrientationPatient", 6, what)
     pixel = _shared(groups, "PixelMeasuresSequence", "PixelSpacing", 2, what)
     positions = np.array([_numbers(each, "PlanePositionSequence", "ImagePositionPatient", 3, what) for each in groups])
-    row, column = orientation[:3], orientation[3:]
-    if abs(row @ column) > ORTHONORMAL_TOLERANCE or np.abs([row @ row - 1, column @ column - 1]).max() > ORTHONORMAL_TOLERANCE:
-        raise InputError(f"{what}: the rows and columns of its frames are not at right angles, or not of unit length")
-    row = row / np.linalg.norm(row)
-    column = column - (column @ row) * row
-    column = column / np.linalg.norm(column)
-    normal = np.cross(row, column)
+    axes = plane_axes(orientation, f"{what}: the rows and columns of its frames")
+    normal = axes[:, 2]
     along = positions @ normal
     sideways = positions - along[:, None] * normal
     if np.abs(sideways - sideways[0]).max() > POSITION_TOLERANCE_MM:
@@ -65,7 +61,7 @@ def place_frames(header: Dataset, frames: int, what: str) -> FramePlaces:
         size,
         (float(pixel[1]), float(pixel[0]), step),
         (float(first[0]), float(first[1]), float(first[2])),
-        tuple(float(value) for value in np.stack([row, column, normal], axis=1).ravel()),
+        tuple(float(value) for value in axes.ravel()),
     )
     grid.check(what)
     return FramePlaces(grid, slices)

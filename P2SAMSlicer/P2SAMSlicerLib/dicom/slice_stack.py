@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from P2SAMSlicerLib.dicom.header import number
+from P2SAMSlicerLib.dicom.plane_axes import plane_axes
 from P2SAMSlicerLib.dicom.stored_slice import StoredSlice, called
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.geometry import ORTHONORMAL_TOLERANCE, Grid
@@ -96,7 +97,7 @@ def stack_slices(slices: Sequence[StoredSlice], name: str, notes: list[str], *, 
     )
     if not (size >= 1).all() or len(slices) * size.prod() > MOST_VOXELS:
         raise InputError(f"{name}: {len(slices)} slices of {size[0]:.0f} x {size[1]:.0f} pixels are no CT")
-    axes = _axes(orientation, name)
+    axes = plane_axes(orientation, f"{name}: the rows and columns of the slices")
     normal = axes[:, 2]
     ordered = sorted(slices, key=lambda s: float(s.position @ normal))
     hopeless, repairable = _position_faults(ordered, normal)
@@ -116,18 +117,6 @@ def stack_slices(slices: Sequence[StoredSlice], name: str, notes: list[str], *, 
     )
     _note_geometry(stack, notes)
     return stack
-
-
-def _axes(orientation: NDArray[np.float64], name: str) -> NDArray[np.float64]:
-    """Row, column and normal as columns, exactly orthonormal: headers round to six decimals."""
-    row, column = orientation[:3], orientation[3:]
-    if abs(row @ column) > ORTHONORMAL_TOLERANCE or np.abs([row @ row - 1, column @ column - 1]).max() > ORTHONORMAL_TOLERANCE:
-        raise InputError(f"{name}: the rows and columns of the slices are not at right angles, or not of unit length")
-    row = row / np.linalg.norm(row)
-    column = column - (column @ row) * row
-    column = column / np.linalg.norm(column)
-    axes: NDArray[np.float64] = np.stack([row, column, np.cross(row, column)], axis=1)
-    return axes
 
 
 def _common(

@@ -91,6 +91,8 @@ def read_structure_set(
     with reading(WHAT):
         if text(header, "SOPClassUID") != STRUCTURE_SET_CLASS and text(header, "Modality") != "RTSTRUCT":
             raise InputError(f"{WHAT}: the file is another kind of DICOM object")
+        if text(header, "ApprovalStatus").upper() == "REJECTED":
+            warnings.append(f"{WHAT}: its contours were rejected by whoever reviewed them (ApprovalStatus)")
         structures = _structures(header)
         warnings += _origin(header, structures, reference, trust_geometry=trust_geometry)
         wanted = _wanted(structures, names, warnings)

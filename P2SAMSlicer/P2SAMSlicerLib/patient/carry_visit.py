@@ -27,7 +27,7 @@ from P2SAMSlicerLib.patient.visit_folder import (
 )
 from P2SAMSlicerLib.patient.visit_key import visit_key
 from P2SAMSlicerLib.patient.visit_order import VisitOrder
-from P2SAMSlicerLib.progress import Progress, ProgressEvent, silent
+from P2SAMSlicerLib.progress import Progress, ProgressEvent, numbered, silent
 from P2SAMSlicerLib.result import Outcome, SegmentResult, VisitResult
 from P2SAMSlicerLib.result_files import plain, write_json, write_results
 from P2SAMSlicerLib.volume import Segment, Volume
@@ -87,7 +87,7 @@ def _carry(order: VisitOrder, model: PromptableModel, followup: Volume, progress
     # The oldest comes last: it is the one that is shown, and only one reference's volume is kept.
     for number, reference in enumerate(reversed(chosen.references), start=1):
         prior, segments = _read_reference(order, reference, warnings)
-        told = _of_several(progress, number, len(chosen.references))
+        told = numbered(progress, "reference", number, len(chosen.references))
         carried = _propagate(model, order, reference, prior, segments, followup, told)
         parts.insert(0, CarriedReference(reference.visit.label, carried))
     result, agreements = combine_references(parts)
@@ -171,13 +171,6 @@ def _with_reason(segment: SegmentResult, reason: str) -> SegmentResult:
     reasons = (reason, *segment.reasons)
     priority = review.priority_of_segment(segment.slices, outcome, reasons)
     return replace(segment, outcome=outcome, reasons=reasons, review_priority=priority)
-
-
-def _of_several(progress: Progress, number: int, total: int) -> Progress:
-    """Progress that says which of several references it is about."""
-    if total == 1:
-        return progress
-    return lambda event: progress(replace(event, message=f"reference {number} of {total} {event.message}".rstrip()))
 
 
 def _pictures(prior: Volume, segments: Sequence[Segment], followup: Volume, result: VisitResult) -> list[Picture]:

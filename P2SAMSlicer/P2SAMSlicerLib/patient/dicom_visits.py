@@ -26,6 +26,10 @@ _HOW_TO_CHOOSE = "leave only the one that is meant below the patient's folder, o
 _Contours = Mapping[Path, Sequence[ContourSource]]
 
 
+#: ``ApprovalStatus`` of contours that a physician found wrong.
+REJECTED = "REJECTED"
+
+
 def key_of(series: IndexedSeries) -> Path:
     """What tells one series from another; their UIDs do not, where one held several phases."""
     return series.paths[0]
@@ -55,7 +59,7 @@ def dicom_visits(index: DicomIndex, folder: Path, *, allow_other_patient: bool =
             if any(contours[key_of(series)] for series in group) is not contoured:
                 continue
             chosen[key] = choose_ct(group, contours, phase)
-            notes[key] = _notes(chosen[key], group, contours, phase)
+            notes[key] = _notes(chosen[key], group, contours, phase) + _rejected_note(index, group)
             if phase is None and contoured:
                 phase = chosen[key].phase
     if len({each.patient_id for each in chosen.values()} - patients) and patients:
@@ -98,11 +102,13 @@ def _own_folder(paths: Sequence[Path], folder: Path) -> str:
 
 
 def _contours_of(index: DicomIndex, ct: IndexedSeries) -> list[ContourSource]:
-    """A physician's contours on a CT; never what this tool wrote."""
+    """A physician's contours on a CT; never what this tool wrote, nor what a physician rejected."""
     found = []
     images = {file.sop_instance_uid for file in ct.files}
     known = {file.sop_instance_uid for series in index.of_kind(SeriesKind.CT) for file in series.files}
     for series in index.contours_on(ct):
+        if series.approval == REJECTED:
+            continue
         # Of several phases in one series, the one whose images they name.
         if series.referenced_instances & known and not series.referenced_instances & images:
             continue
@@ -111,6 +117,11 @@ def _contours_of(index: DicomIndex, ct: IndexedSeries) -> list[ContourSource]:
             if not facts.drawn_here and facts.names:
                 found.append(ContourSource(path, facts.approved))
     return found
+
+
+def _rejected_note(index: DicomIndex, group: Sequence[IndexedSeries]) -> list[str]:
+    rejected = {key_of(each) for ct in group for each in index.contours_on(ct) if each.approval == REJECTED}
+    return [f"{len(rejected)} of its structure sets not used, because rejected (ApprovalStatus)"] if rejected else []
 
 
 def choose_ct(group: Sequence[IndexedSeries], contours: _Contours, phase: float | None = None) -> IndexedSeries:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from P2SAMSlicerLib.patient.visit_ct import without_file_names
 from P2SAMSlicerLib.patient.visit_folder import is_done, is_finished, read_visit_folder, write_failed_visit
 from P2SAMSlicerLib.patient.visit_order import PatientVisit, VisitOrder
 from P2SAMSlicerLib.patient.visits import find_visits
-from P2SAMSlicerLib.progress import Progress, ProgressEvent, silent
+from P2SAMSlicerLib.progress import Progress, ProgressEvent, numbered, silent
 from P2SAMSlicerLib.threads import use_threads
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def run_visits(
             progress(ProgressEvent("model", 0, 1))
             model = model_of(order)
             progress(ProgressEvent("model", 1, 1, str(model.device)))
-        outcomes.append(_carried(order, model, _numbered(progress, number, len(orders)), visits))
+        outcomes.append(_carried(order, model, numbered(progress, "follow-up", number, len(orders)), visits))
         visit_done(outcomes[-1])
     prior = prior_visit(visits, settings.prior)
     report = write_report(out, prior, orders, visits, identified=settings.identified)
@@ -163,14 +163,3 @@ def _failed(order: VisitOrder, reason: str, *, out_of_memory: bool = False) -> V
     details, label = traceback.format_exc(), order.followup.label
     reason = reason.removeprefix(f"{label}: ")
     return VisitOutcome(label, order.out, FAILED, write_failed_visit(order, reason), reason, details, out_of_memory)
-
-
-def _numbered(progress: Progress, number: int, total: int) -> Progress:
-    """Progress that says which of several follow-ups it is about."""
-    if total == 1:
-        return progress
-
-    def tell(event: ProgressEvent) -> None:
-        progress(replace(event, message=f"follow-up {number} of {total} {event.message}".rstrip()))
-
-    return tell
