@@ -21,8 +21,8 @@ def find_visits(
 
     DICOM: a visit is a study on a date; see :func:`P2SAMSlicerLib.patient.dicom_visits.choose_ct` for which of its CT series
     is taken. Contours are structure sets and segmentations that say they were drawn on that series, but never those that this
-    tool wrote or that were rejected. Plain files: see :data:`P2SAMSlicerLib.patient.plain_visits.LAYOUT`; without dates the visits are in the order
-    of the folders' names and have no day.
+    tool wrote or that were rejected. Plain files: see :data:`P2SAMSlicerLib.patient.plain_visits.LAYOUT`; without dates the
+    visits are in the order of the folders' names and have no day.
 
     :param allow_other_patient: take several patients as one; the override is recorded where contours are carried.
     :raises InputError: no visit, several patients, CTs of which it is not plain which is meant, or visits whose order is not
