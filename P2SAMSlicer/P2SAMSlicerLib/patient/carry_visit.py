@@ -102,9 +102,9 @@ def _carry(order: VisitOrder, model: PromptableModel, followup: Volume, progress
     reference_of = {
         each.source.name: [part.label for part in parts if each.source.name in _names(part.result)] for each in result.segments
     }
-    told = tuple(dict.fromkeys(warnings))
+    words = tuple(dict.fromkeys(warnings))
     return CarriedVisit(
-        result, agreements, tuple(pictures), told, chosen.notes, reference_of, _predecessor(order, chosen.references)
+        result, agreements, tuple(pictures), words, chosen.notes, reference_of, _predecessor(order, chosen.references)
     )
 
 

@@ -163,7 +163,7 @@ def _line(axes: Axes, points: Sequence[tuple[float, float | None, TrendPoint]], 
         else:
             face = color if point.accepted else "white"
             # Whole where it lies on an axis, as a shift of zero does.
-            looks = {"color": color, "markerfacecolor": face, "markersize": 6.5, "markeredgewidth": 1.5}
+            looks: dict[str, Any] = {"color": color, "markerfacecolor": face, "markersize": 6.5, "markeredgewidth": 1.5}
             axes.plot(place, value, marker, **looks, clip_on=False, zorder=3)
 
 
