@@ -5,6 +5,7 @@ This file only wires: the panel's parts are in ``P2SAMSlicerGui``, everything el
 
 import os
 import time
+from pathlib import Path
 from typing import Annotated, Any
 
 import qt
@@ -301,7 +302,9 @@ class P2SAMSlicerLogic(ScriptedLoadableModuleLogic):
             request = patient_request(patient, given, out, names, options, overwrite=overwrite, **settings)
             self.startPatient(request, progressCallback or (lambda _progress: None), load=load)
             return self.waitForRun()
-        if any(each is not None for each in (priorCt, priorContours, followUps)) or isinstance(patient, os.PathLike):
+        text = str(patient) if isinstance(patient, (str, os.PathLike)) else ""
+        is_folder = isinstance(patient, os.PathLike) or text.startswith("~") or Path(text).is_absolute()
+        if is_folder or any(each is not None for each in (priorCt, priorContours, followUps)):
             raise ValueError("name the folder for the results (out) of a patient in files")
         from P2SAMSlicerLib.mrml.patient_visits import visits_of
 

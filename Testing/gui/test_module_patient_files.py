@@ -65,8 +65,9 @@ def test_a_visit_that_failed_is_a_runtime_error(logic: Any, tmp_path: Path) -> N
 def test_files_without_a_place_for_the_results_and_other_mistakes_are_value_errors(logic: Any, tmp_path: Path) -> None:  # noqa: F811
     with pytest.raises(ValueError, match="name the folder for the results"):
         logic.propagatePatient(priorCt="a", priorContours="b", followUps=["c"])
-    with pytest.raises(ValueError, match="name the folder for the results"):
-        logic.propagatePatient(tmp_path)
+    for folder in (tmp_path, str(tmp_path), "~/patient"):
+        with pytest.raises(ValueError, match="name the folder for the results"):
+            logic.propagatePatient(folder)
     with pytest.raises(ValueError, match="name either the patient's folder, or prior CT"):
         logic.propagatePatient(tmp_path, priorCt="a", out=tmp_path / "out")
     with pytest.raises(ValueError, match="--from: 'x' is none of"):

@@ -88,7 +88,7 @@ def test_without_a_review_everything_is_unreviewed(patient: Path, capsys: pytest
     content = content_of(patient)
     assert [each["label"] for each in content["visits"]] == ["visit_2", "visit_3", "visit_10"]
     assert (content["contours"], content["unreviewed"]) == (2, 2)
-    assert "report.html (" in capsys.readouterr().out
+    assert f"written: {patient / 'report.html'}" in capsys.readouterr().out
 
 
 def test_an_accepted_contour_is_told_with_who_and_when(patient: Path, capsys: pytest.CaptureFixture[str]) -> None:

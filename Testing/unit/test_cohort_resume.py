@@ -245,6 +245,15 @@ def test_another_table_is_not_mixed_in_but_rows_may_be_added_at_its_end(tmp_path
     assert "MRN" not in (out / "cohort.json").read_text()
 
 
+def test_a_run_that_ended_before_any_result_need_not_be_resumed(tmp_path: Path) -> None:
+    """Such as one whose scheduler did not answer."""
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match="no scheduler"), cohort_folder(out, rows(tmp_path, 2), resume=False, overwrite=False):
+        raise InputError("no scheduler")
+    assert list(out.iterdir()) == []
+    begin(out, rows(tmp_path, 1))
+
+
 def test_overwriting_removes_the_earlier_results_and_nothing_else(tmp_path: Path) -> None:
     out = tmp_path / "out"
     begin(out, rows(tmp_path, 1))

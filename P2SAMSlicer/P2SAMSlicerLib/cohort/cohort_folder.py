@@ -55,6 +55,11 @@ def cohort_folder(out: Path, rows: Sequence[ManifestRow], *, resume: bool, overw
         _mark(out, rows)
         try:
             yield out
+        except BaseException:
+            with suppress(OSError):  # nothing came of it, so nothing has to be resumed
+                if not any(path.name not in (MARKER_NAME, LOCK_NAME) for path in out.iterdir()):
+                    (out / MARKER_NAME).unlink()
+            raise
         finally:
             remove_unfinished(out)
 

@@ -152,7 +152,7 @@ def patient_request(
 def _path(value: Any, what: str) -> Path:
     if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
         raise InputError(f"{what}: a file or folder is wanted, and not {type(value).__name__}")
-    return Path(value)
+    return Path(value).expanduser()
 
 
 def _show(event: PatientVisitDone) -> Any:
