@@ -21,7 +21,7 @@ from P2SAMSlicerLib.patient.visits import find_visits
 from reader_check import GRID, ReaderCheck
 
 #: Inputs of each family in the suite, 2,000 in all; those with bombs take longest. Any number: Testing/fuzz/fuzz_readers.py.
-INPUTS = {"bytes": 700, "values": 700, "structure": 200, "folders": 400}
+INPUTS = {"bytes": 750, "values": 750, "structure": 120, "folders": 380}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -75,7 +75,8 @@ def _groups(header: Dataset, frames: int, what: str) -> Iterator[_Group]:
     shared = whole_items(header, "SharedFunctionalGroupsSequence")
     own = whole_items(header, "PerFrameFunctionalGroupsSequence")
     if len(own) != frames:
-        raise InputError(f"{what}: describes {len(own)} frames and holds {frames}")
+        # A number that no file has frames of is something else, and may be a date.
+        raise InputError(f"{what}: describes {len(own)} frames and holds {frames if frames < 10**6 else 'a million or more'}")
     from pydicom import Dataset
 
     return zip(own, chain(shared[:1], repeat(Dataset())) if not shared else repeat(shared[0]), strict=False)
