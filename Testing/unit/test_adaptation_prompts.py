@@ -12,6 +12,7 @@ from P2SAMSlicerLib.adaptation.examples import Example
 from P2SAMSlicerLib.adaptation.prompt_sampling import (
     BOX_NOISE_LIMIT,
     KINDS,
+    MISPLACED_MM,
     SHARES,
     Kind,
     carried_contour,
@@ -72,7 +73,8 @@ def test_positive_points_lie_in_the_lesion_and_negative_ones_away_from_it(
     assert prompts.points.dtype == np.float32
     assert prompts.labels.tolist() == 2 * [[1] * parts + [0] * negatives]
     away = ndimage.distance_transform_edt(~example.truth) * example.pixel_mm
-    assert example.truth[pixels(prompts.points[0][:parts])].all()
+    # One of several may be misplaced on purpose, as parts are found beside the lesion now and then.
+    assert (away[pixels(prompts.points[0][:parts])] < (MISPLACED_MM if parts > 1 else 1e-6)).all()
     if negatives:
         assert (away[pixels(prompts.points[0][parts:])] > min(NEGATIVE_CLEARANCE_MM, away.max() - 1e-3)).all()
 
