@@ -23,7 +23,7 @@ from P2SAMSlicerLib.progress import Progress, ProgressEvent, silent
 from P2SAMSlicerLib.registration import Registration, carry_distance, in_working_frame, register
 from P2SAMSlicerLib.registration_quality import BodyQuality, LocalQuality, RegistrationJudge, worst_of
 from P2SAMSlicerLib.resample import resample_mask
-from P2SAMSlicerLib.result import Outcome, SegmentResult, SliceResult, VisitResult
+from P2SAMSlicerLib.result import FOLLOWUP_VALUES, Outcome, SegmentResult, SliceResult, VisitResult
 from P2SAMSlicerLib.segment_propagation import (
     CarriedLesion,
     CarriedSegment,
@@ -36,6 +36,7 @@ from P2SAMSlicerLib.structure_role import by_registration_only
 from P2SAMSlicerLib.transform_file import read_transform
 from P2SAMSlicerLib.visit_checks import check_visits
 from P2SAMSlicerLib.volume import BoolArray, Segment, Volume
+from P2SAMSlicerLib.volume_fingerprint import volume_fingerprint
 
 __all__ = ["RegisteredVisits", "carry_segments", "check_visits", "propagate", "register_visits"]
 
@@ -51,12 +52,14 @@ class RegisteredVisits:
 
     :param segments: what is to be carried.
     :param name: the follow-up's.
+    :param followup_values: see :func:`~P2SAMSlicerLib.volume_fingerprint.volume_fingerprint`.
     :param options: as the visits were registered with.
     :param stage_seconds: seconds spent in each stage so far.
     """
 
     segments: tuple[Segment, ...]
     name: str
+    followup_values: str
     options: PropagationOptions
     overrides: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -115,6 +118,7 @@ def register_visits(
     return RegisteredVisits(
         segments=tuple(segments),
         name=followup.name,
+        followup_values=volume_fingerprint(followup),
         options=options,
         overrides=overrides,
         warnings=tuple(warnings),
@@ -165,7 +169,7 @@ def carry_segments(
         stage_seconds={name: round(value, 3) for name, value in clock.seconds.items()},
         warnings=visits.warnings,
         overrides=visits.overrides,
-        provenance=_provenance(model, options),
+        provenance={**_provenance(model, options), FOLLOWUP_VALUES: visits.followup_values},
         notes=method_notes(model.card, options),
     )
 

@@ -15,6 +15,9 @@ from P2SAMSlicerLib.intensity import GreyScale
 from P2SAMSlicerLib.region import Region
 from P2SAMSlicerLib.volume import BoolArray, Segment
 
+#: Key of a visit's provenance: the follow-up's values, by which it is known again (``volume_fingerprint``).
+FOLLOWUP_VALUES = "followup_values"
+
 
 class Outcome(str, Enum):
     """What happened to one segment. Nothing is ever called safe.
@@ -161,7 +164,7 @@ class VisitResult:
     :param registration: quality figures of the whole body, and the flags of the body and of every segment; ready for JSON.
     :param stage_seconds: seconds spent in each stage.
     :param overrides: checks that the user overrode, in words.
-    :param provenance: model card, device, versions, options; ready for JSON.
+    :param provenance: model card, device, versions, options, :data:`FOLLOWUP_VALUES`; ready for JSON.
     :param notes: how the contours were made, in words, where that is no objection to them.
     """
 

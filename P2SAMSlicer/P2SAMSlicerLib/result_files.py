@@ -36,7 +36,7 @@ import P2SAMSlicerLib
 from P2SAMSlicerLib.atomic_file import atomic_folder, atomic_write
 from P2SAMSlicerLib.definitions import DEFINITIONS, SLICE
 from P2SAMSlicerLib.errors import OutputError
-from P2SAMSlicerLib.result import Candidate, Outcome, SegmentResult, SliceResult, VisitResult
+from P2SAMSlicerLib.result import FOLLOWUP_VALUES, Candidate, Outcome, SegmentResult, SliceResult, VisitResult
 from P2SAMSlicerLib.segmentation_file import write_segmentation
 from P2SAMSlicerLib.volume import BoolArray, Segment, Segmentation
 
@@ -45,6 +45,9 @@ SUMMARY_NAME, SLICES_NAME = "summary.json", "slices.csv"
 #: Tag of a segment that is there for comparison only; a viewer should switch it off.
 COMPARISON_TAG = "P2SAM.ComparisonOnly"
 COMPARISON_SUFFIX = " registered prior"
+
+#: Tag of every segment: the follow-up CT's values, by which it is known again (``volume_fingerprint``).
+FOLLOWUP_TAG = "P2SAM.FollowupValues"
 
 ALGORITHM_TYPE_TAG, ALGORITHM_NAME_TAG = "DICOM.SegmentAlgorithmType", "DICOM.SegmentAlgorithmName"
 STATUS_TAG = "Segmentation.Status"
@@ -182,7 +185,9 @@ def followup_segments(visit: VisitResult) -> list[Segment]:
             contours.append(_contour(result, result.mask, model_id))
         if result.registered_mask.any():
             registered.append(_comparison(result))
-    return _distinct(contours + registered)
+    values = visit.provenance.get(FOLLOWUP_VALUES)
+    known = {FOLLOWUP_TAG: str(values)} if values else {}
+    return _distinct([replace(each, tags={**each.tags, **known}) for each in contours + registered])
 
 
 def _distinct(segments: Sequence[Segment]) -> list[Segment]:

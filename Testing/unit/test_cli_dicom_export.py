@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
-from dicom_contours import written_ct
+from dicom_contours import PATIENT, written_ct
 from P2SAMSlicerLib.cli import main
+from P2SAMSlicerLib.dicom.ct_writer import write_ct_series
+from P2SAMSlicerLib.dicom.series import dicom_ct_of
 from P2SAMSlicerLib.geometry import Grid
 from P2SAMSlicerLib.mrml import review_nodes as tags
 from P2SAMSlicerLib.mrml.segment_nodes import written_tag
 from P2SAMSlicerLib.result import Outcome
 from P2SAMSlicerLib.result_files import FailedVisit, write_results
 from P2SAMSlicerLib.segmentation_file import read_segmentation, write_segmentation
-from P2SAMSlicerLib.volume import Segment, Segmentation
+from P2SAMSlicerLib.volume import Segment, Segmentation, Volume
+from P2SAMSlicerLib.volume_fingerprint import volume_fingerprint
 from small_visits import FOLLOWUP_GRID, ball, segment, segment_result, visit_result, without_contour
 
 WRITTEN = ["week3_RTSTRUCT.dcm", "week3_SEG.dcm"]
@@ -96,6 +100,30 @@ def test_another_ct_is_refused(results: Path, tmp_path: Path, capsys: pytest.Cap
     assert export(results, tmp_path / "other", tmp_path / "out") == 2
     assert "is it another one" in capsys.readouterr().err
     assert files(tmp_path / "out") == []
+
+
+def values_of(ct: Path) -> dict[str, str]:
+    """What a run on this CT remembers of it."""
+    return {"followup_values": volume_fingerprint(dicom_ct_of(ct).volume)}
+
+
+def test_another_phase_on_the_same_voxels_is_refused(ct: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grid = FOLLOWUP_GRID
+    noise = np.random.default_rng(0).normal(0.0, 20.0, grid.shape).astype(np.int16)
+    write_ct_series(tmp_path / "phase", Volume(noise, grid, "ct"), PATIENT, date(2024, 1, 2), "phase")
+    write_results(tmp_path / "run", [visit_result(name="week3", provenance=values_of(tmp_path / "phase"))])
+    assert export(tmp_path / "run", ct, tmp_path / "out") == 2
+    assert "another phase" in capsys.readouterr().err
+    assert files(tmp_path / "out") == []
+    assert export(tmp_path / "run", tmp_path / "phase", tmp_path / "out") == 0
+    assert "values" not in capsys.readouterr().err
+
+
+def test_a_run_that_does_not_remember_its_cts_values_is_exported_with_a_warning(
+    results: Path, ct: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert export(results, ct, tmp_path / "out") == 0
+    assert "told from where its voxels lie, not from their values" in capsys.readouterr().err
 
 
 def with_tags(path: Path, saved: Path, change: dict[str, dict[str, str]], grid: Grid | None = None) -> Path:

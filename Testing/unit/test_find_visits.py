@@ -297,3 +297,13 @@ def test_contours_that_a_physician_rejected_are_not_carried_and_that_is_noted(tm
     (found,) = find_visits(tmp_path)
     assert found.contours == ()
     assert found.notes == ("1 of its structure sets not used, because rejected (ApprovalStatus)",)
+
+
+def test_contours_that_were_cut_short_name_their_visit_and_no_file(tmp_path: Path) -> None:
+    write_dicom_visit(tmp_path / "Doe^Jane", date(2024, 1, 10), [gtv()])
+    write_dicom_visit(tmp_path / "Doe^Jane" / "later", date(2024, 2, 10), [gtv()])
+    structures = tmp_path / "Doe^Jane" / "later" / "rs.dcm"
+    structures.write_bytes(structures.read_bytes()[:-200])
+    with pytest.raises(InputError, match="visit 2 of 2 by date, its contours: ") as caught:
+        find_visits(tmp_path)
+    told_nothing(caught)

@@ -11,11 +11,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import pydicom
 import pytest
 from P2SAMSlicerLib.errors import Cancelled, InputError, OutputError
+from P2SAMSlicerLib.mrml import review_nodes
 from P2SAMSlicerLib.options import PropagationOptions
 from P2SAMSlicerLib.patient.carry_visit import carry_visit
-from P2SAMSlicerLib.patient.visit_ct import without_file_names
+from P2SAMSlicerLib.patient.visit_ct import read_visit_ct, without_file_names
 from P2SAMSlicerLib.patient.visit_folder import (
     check_visit_folder,
     is_finished,
@@ -29,7 +32,7 @@ from P2SAMSlicerLib.result import Outcome
 from P2SAMSlicerLib.result_files import ALGORITHM_NAME_TAG
 from P2SAMSlicerLib.segmentation_file import read_segmentation
 from P2SAMSlicerLib.volume import Segment, Volume
-from patient_phantom import GRID, CopyEngine, gtv, order, visit, write_dicom_visit, write_visit
+from patient_phantom import GRID, CopyEngine, edit_dicom, gtv, order, visit, write_dicom_visit, write_visit
 from small_visits import ball, without_contour
 
 MODEL: Any = SimpleNamespace(device="cpu")
@@ -216,6 +219,40 @@ def test_what_this_tool_drew_is_not_carried_as_a_physicians(tmp_path: Path) -> N
     write_visit(tmp_path / "b", [gtv(tags=tags), gtv(6.0, "own")])
     one = order([visit(tmp_path / "b", 1)], visit(tmp_path / "c", 2), tmp_path / "out")
     assert list(carry_visit(one, MODEL)["reference_of"]) == ["own"]
+
+
+def test_what_was_changed_after_it_was_accepted_is_not_carried_as_a_physicians(tmp_path: Path) -> None:
+    now = gtv()
+    earlier = now.mask.copy()
+    earlier[tuple(np.argwhere(earlier)[0])] = False
+    drawn = {ALGORITHM_NAME_TAG: "P2SAMSlicer 1.0 (stub)", review_nodes.DECISION_TAG: "accepted"}
+    held = gtv(tags={**drawn, review_nodes.DECIDED_TAG: review_nodes.fingerprint(now.mask)})
+    changed = gtv(tags={**drawn, review_nodes.DECIDED_TAG: review_nodes.fingerprint(earlier)})
+    write_visit(tmp_path / "c")
+    for name, segments in (("a", [held]), ("b", [changed]), ("d", [changed, gtv(6.0, "own")])):
+        write_visit(tmp_path / name, segments)
+    followup = visit(tmp_path / "c", 2)
+    assert list(carry_visit(order([visit(tmp_path / "a", 1)], followup, tmp_path / "one"), MODEL)["reference_of"]) == ["GTV"]
+    with pytest.raises(InputError, match="visit_1: its contours were changed after they were accepted; accept them again"):
+        carry_visit(order([visit(tmp_path / "b", 1)], followup, tmp_path / "two"), MODEL)
+    mixed = order([visit(tmp_path / "d", 1)], followup, tmp_path / "three")
+    assert list(carry_visit(mixed, MODEL)["reference_of"]) == ["own"]
+    told = json.loads((mixed.out / "summary.json").read_text())["warnings"]
+    assert any("changed after it was accepted" in each for each in told)
+
+
+def test_a_tilted_ct_is_refused_unless_resampling_is_asked_for(tmp_path: Path) -> None:
+    write_dicom_visit(tmp_path, date(2024, 1, 10))
+    for number, path in enumerate(sorted((tmp_path / "ct").iterdir())):
+        x, y, z = pydicom.dcmread(path).ImagePositionPatient
+        edit_dicom(path, ImagePositionPatient=[x, y + 0.6 * number, z])
+    (tilted,) = find_visits(tmp_path)
+    with pytest.raises(InputError, match="gantry tilt"):
+        read_visit_ct(tilted)
+    volume, reference = read_visit_ct(replace(tilted, ct=replace(tilted.ct, resample=True)))
+    assert reference is not None
+    assert reference.resampled
+    assert any("straight" in each for each in volume.warnings)
 
 
 def test_an_older_follow_up_is_refused_or_recorded_with_and_without_dates(patient: Path) -> None:

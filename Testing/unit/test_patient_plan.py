@@ -155,3 +155,9 @@ def test_settings_that_mean_nothing_are_refused() -> None:
         planned(visits("d", "-"), carried_from="next")
     with pytest.raises(InputError, match="margin-mm"):
         planned(visits("d", "-"), options=PropagationOptions(margin_mm=-1.0))
+
+
+def test_resampling_holds_for_every_ct_of_the_plan() -> None:
+    orders = planned(visits("d", "-", "-"), resample=True)
+    assert all(each.ct.resample for order in orders for each in (*order.references, order.followup))
+    assert not any(each.followup.ct.resample for each in planned(visits("d", "-", "-")))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from P2SAMSlicerLib.cli.arguments import Commands, add_model_arguments, add_progress_argument, whole_number
 from P2SAMSlicerLib.cli.arguments import add_command as add_named_command
-from P2SAMSlicerLib.cli.propagate import add_method_arguments, add_structure_arguments, options_of
+from P2SAMSlicerLib.cli.propagate import RESAMPLE_HELP, add_method_arguments, add_structure_arguments, options_of
 from P2SAMSlicerLib.cli.table import format_table
 from P2SAMSlicerLib.cohort.manifest import CARRIED_FROM, read_manifest
 from P2SAMSlicerLib.errors import InputError
@@ -62,6 +62,7 @@ def add_command(commands: Commands) -> None:
     what.add_argument("--prior", metavar="VISIT", help="visit to carry from (default: the earliest with contours)")
     what.add_argument("--from", dest="carried_from", choices=CARRIED_FROM, default="prior", help="see p2sam patient")
     what.add_argument("--segment", metavar="NAME", action="append", default=[], help="only this structure; may be given again")
+    what.add_argument("--resample", action="store_true", help=RESAMPLE_HELP)
     where = parser.add_argument_group("workers")
     either = where.add_mutually_exclusive_group()
     either.add_argument(
@@ -111,6 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
         allow_unverified=arguments.allow_unverified,
         device=arguments.device,
         threads=arguments.threads,
+        resample=arguments.resample,
     )
     job = CohortJob(
         rows=read_manifest(arguments.manifest),

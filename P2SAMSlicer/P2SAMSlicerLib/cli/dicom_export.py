@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"--ct {arguments.ct.name}: is no folder of DICOM slices")
     ct = dicom_ct_of(arguments.ct, resample=arguments.resample)
     grid, reference = ct.volume.grid, ct.reference
-    contours, warnings = contours_on_ct(result, grid)
+    contours, warnings = contours_on_ct(result, ct)
     writers = {f"{result.name}_RTSTRUCT.dcm": write_structure_set, f"{result.name}_SEG.dcm": write_dicom_seg}
     for name in writers:
         check_replaceable(arguments.out / name, reference, arguments.overwrite)

@@ -11,7 +11,7 @@ from typing import Any
 
 from P2SAMSlicerLib.cli.arguments import Commands, add_model_arguments, add_progress_argument
 from P2SAMSlicerLib.cli.arguments import add_command as add_named_command
-from P2SAMSlicerLib.cli.propagate import add_method_arguments, add_structure_arguments, options_of
+from P2SAMSlicerLib.cli.propagate import RESAMPLE_HELP, add_method_arguments, add_structure_arguments, options_of
 from P2SAMSlicerLib.cli.table import figure, format_table
 from P2SAMSlicerLib.options import PropagationOptions
 from P2SAMSlicerLib.patient.plan import CARRIED_FROM, PatientSettings
@@ -76,6 +76,7 @@ def add_command(commands: Commands) -> None:
         " else from those that were carried to it, which nobody has reviewed (such results are flagged); approved: from the"
         " prior and all visits between whose contours were approved, combined (default: %(default)s)",
     )
+    visits.add_argument("--resample", action="store_true", help=RESAMPLE_HELP)
     out = parser.add_argument_group("results")
     out.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the results; made if needed")
     out.add_argument("--no-dicom", action="store_true", help="write no RTSTRUCT and no SEG")
@@ -105,6 +106,7 @@ def settings_of(arguments: argparse.Namespace) -> PatientSettings:
         allow_unverified=arguments.allow_unverified,
         device=arguments.device,
         threads=arguments.threads,
+        resample=arguments.resample,
         dicom=not arguments.no_dicom,
         identified=arguments.identified,
     )

@@ -55,6 +55,13 @@ high review priority first. A low priority does not say that a contour is right.
 New lesions are not sought: what was not contoured on the prior is not looked for."""
 
 
+#: Of the commands that search folders for DICOM.
+RESAMPLE_HELP = (
+    "bring DICOM slices that are stacked at an angle (gantry tilt) or at different distances to a straight, even grid;"
+    " such a CT is refused otherwise"
+)
+
+
 def add_command(commands: Commands) -> None:
     """Add ``propagate`` to the command line."""
     usual = PropagationOptions()

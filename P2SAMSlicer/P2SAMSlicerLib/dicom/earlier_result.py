@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from P2SAMSlicerLib.dicom.ct_reference import CtSeries
 from P2SAMSlicerLib.dicom.export_contours import ACCEPTED, ExportContour, contours_of_segments, story
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.geometry import Grid
 from P2SAMSlicerLib.resample import LATTICE_TOLERANCE, segments_on_grid
 from P2SAMSlicerLib.result import Outcome
-from P2SAMSlicerLib.result_files import ALGORITHM_NAME_TAG, FORMAT, SUMMARY_NAME
+from P2SAMSlicerLib.result_files import ALGORITHM_NAME_TAG, FOLLOWUP_TAG, FORMAT, SUMMARY_NAME
 from P2SAMSlicerLib.segmentation_file import read_segmentation
 from P2SAMSlicerLib.volume import Segment, Segmentation
+from P2SAMSlicerLib.volume_fingerprint import SameValues, same_values, volume_fingerprint
 from P2SAMSlicerLib.volume_header import short_name
 
 #: How the name of the algorithm begins in segments that this tool made.
@@ -97,17 +99,18 @@ def _stories(entry: Mapping[str, Any]) -> dict[str, str]:
     return stories
 
 
-def contours_on_ct(result: EarlierResult, grid: Grid) -> tuple[tuple[ExportContour, ...], list[str]]:
+def contours_on_ct(result: EarlierResult, ct: CtSeries) -> tuple[tuple[ExportContour, ...], list[str]]:
     """The contours on the CT's voxels, with what a review in 3D Slicer said of them.
 
     Segments that this tool did not make are left out: nothing could be said of how they came about. A review counts only for
     the contour that was reviewed; one that was changed afterwards is unreviewed.
 
-    :param grid: of the CT on which they lie.
+    :param ct: on which they lie.
     :returns: the contours, and warnings in words.
-    :raises InputError: they do not lie on this CT's voxels, or none is left.
+    :raises InputError: they do not lie on this CT's voxels, were made on other values (another phase or reconstruction has the
+        same voxels in space), or none is left.
     """
-    found = result.segmentation
+    found, grid = result.segmentation, ct.volume.grid
     if not _same_lattice(found.grid, grid):
         raise InputError(f"{result.name}: the contours do not lie on the voxels of this CT; is it another one?")
     own = [each for each in found.segments if each.tags.get(ALGORITHM_NAME_TAG, "").startswith(OWN) and each.mask.any()]
@@ -116,9 +119,26 @@ def contours_on_ct(result: EarlierResult, grid: Grid) -> tuple[tuple[ExportConto
         warnings.append(f"{result.name}: not made by {OWN}, so not exported: {', '.join(left)}")
     if not own:
         raise InputError(f"{result.name}: has no contour that {OWN} made")
+    warnings += _check_values(result.name, own, ct)
     segments, more = segments_on_grid(Segmentation(found.grid, tuple(own), result.name), None, grid)
     reviews = {each.name: review for each in segments if (review := _review(each)) is not None}
     return contours_of_segments(segments, reviews, result.stories), [*warnings, *more]
+
+
+def _check_values(name: str, segments: Sequence[Segment], ct: CtSeries) -> list[str]:
+    """Refuse a CT whose values are other ones than those that were contoured.
+
+    :returns: a warning where that cannot be told.
+    """
+    told = {each.tags.get(FOLLOWUP_TAG, "") for each in segments}
+    now = volume_fingerprint(ct.volume)
+    compared = {same_values(each, now) for each in told}
+    if compared == {SameValues.YES}:
+        return []
+    # Interpolated values may round to either side.
+    if SameValues.NO in compared and not ct.reference.resampled:
+        raise InputError(f"{name}: the contours were made on other CT values; is this another phase or reconstruction?")
+    return [f"{name}: whether the contours were made on this very CT was told from where its voxels lie, not from their values"]
 
 
 def _same_lattice(grid: Grid, other: Grid) -> bool:

@@ -162,7 +162,7 @@ def _show(event: PatientVisitDone) -> Any:
     """
     import slicer.util
 
-    visit = PatientVisit(1, event.label, None, None, CtSource(event.ct, event.dicom))
+    visit = PatientVisit(1, event.label, None, None, CtSource(event.ct, event.dicom, event.resample))
     volume, _ = read_visit_ct(visit)
     result = read_result(event.folder, volume.grid)
     node = slicer.util.addVolumeFromArray(volume.array, ijkToRAS=matrix_from_grid(volume.grid), name=f"{event.label} CT")

@@ -18,7 +18,7 @@ from P2SAMSlicerLib.mrml.segment_masks import read_mask
 from P2SAMSlicerLib.mrml.segment_nodes import describe, tag_of
 from P2SAMSlicerLib.mrml.volume_nodes import volume_from_node
 from P2SAMSlicerLib.report.review_record import UNREVIEWED, ReviewRecord, surface_change
-from P2SAMSlicerLib.result import Outcome, SegmentResult, VisitResult
+from P2SAMSlicerLib.result import FOLLOWUP_VALUES, Outcome, SegmentResult, VisitResult
 from P2SAMSlicerLib.volume import BoolArray, Volume
 
 _CONTOURED = (Outcome.FOUND, Outcome.FLAGGED)
@@ -164,7 +164,8 @@ def _segment(
 
 def _visit(label: str, followup: Volume, segments: list[SegmentResult], record: ResultRecord | None) -> VisitResult:
     summary: Mapping[str, Any] = {} if record is None else record.summary
-    provenance = {key: summary[key] for key in ("model", "device", "options", "versions", "version") if key in summary}
+    kept = ("model", "device", "options", "versions", "version", FOLLOWUP_VALUES)
+    provenance = {key: summary[key] for key in kept if key in summary}
     return VisitResult(
         name=label,
         grid=followup.grid,

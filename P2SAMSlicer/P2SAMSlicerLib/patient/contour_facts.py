@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+    from P2SAMSlicerLib.volume import Segment
+
 #: How this tool signs what it writes.
 OWN_PROGRAM = "P2SAMSlicer"
 #: What messages call a file.
@@ -126,6 +128,16 @@ def is_drawn_here(tags: Mapping[str, Any]) -> bool:
     from P2SAMSlicerLib.result_files import ALGORITHM_NAME_TAG
 
     return str(tags.get(ALGORITHM_NAME_TAG, "")).startswith(OWN_PROGRAM) and not _is_accepted(tags)
+
+
+def is_changed_since_accepted(segment: Segment) -> bool:
+    """Whether a contour that was accepted in a review with this tool is no longer the one that was accepted.
+
+    :param segment: on the voxels of the CT that was contoured.
+    """
+    from P2SAMSlicerLib.mrml.review_nodes import DECIDED_TAG, fingerprint
+
+    return segment.tags.get(DECISION_TAG) == ACCEPTED and segment.tags.get(DECIDED_TAG) != fingerprint(segment.mask)
 
 
 def _is_accepted(tags: Mapping[str, Any]) -> bool:

@@ -49,7 +49,12 @@ def dicom_visits(index: DicomIndex, folder: Path, *, allow_other_patient: bool =
     groups: dict[tuple[str, str], list[IndexedSeries]] = {}
     for series in index.of_kind(SeriesKind.CT):
         groups.setdefault(((series.acquired or "")[:8], series.study_uid), []).append(series)
-    contours = {key_of(series): _contours_of(index, series) for each in groups.values() for series in each}
+    contours: dict[Path, list[ContourSource]] = {}
+    for number, (_, group) in enumerate(sorted(groups.items()), start=1):
+        try:
+            contours.update({key_of(series): _contours_of(index, series) for series in group})
+        except InputError as error:
+            raise InputError(f"visit {number} of {len(groups)} by date, its contours: {error}") from error
     # Contoured visits first: they say which phase of a 4D study the others have to show.
     phase: float | None = None
     chosen: dict[tuple[str, str], IndexedSeries] = {}

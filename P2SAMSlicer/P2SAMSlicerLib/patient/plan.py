@@ -33,6 +33,7 @@ class PatientSettings:
     :param checkpoint: weights file instead of the model's own.
     :param allow_unverified: accept weights of unknown hash.
     :param threads: None for the usual number.
+    :param resample: bring slices of a DICOM CT that are stacked at an angle or unevenly to a straight, even grid.
     :param dicom: write RTSTRUCT and SEG for follow-ups that are DICOM.
     :param identified: the report names the patient and the dates.
     """
@@ -47,6 +48,7 @@ class PatientSettings:
     allow_unverified: bool = False
     device: str = "auto"
     threads: int | None = None
+    resample: bool = False
     dicom: bool = True
     identified: bool = False
 
@@ -68,6 +70,7 @@ def plan_orders(visits: Sequence[PatientVisit], settings: PatientSettings, out: 
     :raises InputError: no such visit, a prior without contours, no follow-up, or one that is older than the prior.
     """
     settings.check()
+    visits = [replace(visit, ct=replace(visit.ct, resample=settings.resample)) for visit in visits]
     prior = prior_visit(visits, settings.prior)
     followups = _followups(visits, prior, settings)
     orders = tuple(_order(visits, prior, followups, each, settings, out) for each in followups)

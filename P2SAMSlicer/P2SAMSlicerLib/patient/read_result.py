@@ -11,7 +11,7 @@ import numpy as np
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.geometry import Grid
 from P2SAMSlicerLib.patient.plan import drawn_contours
-from P2SAMSlicerLib.result import Outcome, SegmentResult, VisitResult
+from P2SAMSlicerLib.result import FOLLOWUP_VALUES, Outcome, SegmentResult, VisitResult
 from P2SAMSlicerLib.result_files import COMPARISON_SUFFIX, OWN_TAGS_PREFIX, SUMMARY_NAME, is_comparison
 from P2SAMSlicerLib.segmentation_file import read_segmentation
 from P2SAMSlicerLib.volume import BoolArray, Segment
@@ -36,7 +36,7 @@ def read_result(folder: Path, grid: Grid) -> VisitResult:
             stage_seconds=dict(entry["stage_seconds"]),
             warnings=tuple(entry["warnings"]),
             overrides=tuple(entry["overrides"]),
-            provenance={key: entry.get(key) for key in ("model", "device", "options", "versions")},
+            provenance={key: entry.get(key) for key in ("model", "device", "options", "versions", FOLLOWUP_VALUES)},
             notes=tuple(entry["notes"]),
         )
     except InputError:

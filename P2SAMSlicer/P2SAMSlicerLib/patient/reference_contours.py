@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from P2SAMSlicerLib.errors import InputError
-from P2SAMSlicerLib.patient.contour_facts import contour_facts, is_drawn_here
+from P2SAMSlicerLib.patient.contour_facts import contour_facts, is_changed_since_accepted, is_drawn_here
 from P2SAMSlicerLib.patient.visit_ct import named_by_label
 from P2SAMSlicerLib.patient.visit_order import ContourSource, PatientVisit, VisitOrder
 from P2SAMSlicerLib.result_files import is_comparison
@@ -107,8 +107,8 @@ def read_contours(
 ) -> tuple[list[Segment], list[str]]:
     """The contours that are carried from one reference, on its CT's grid, and warnings.
 
-    What this tool drew and nobody accepted is left out, unless the order says that it is carried on. Structures that cannot be
-    used are left out with a warning, unless they were asked for by name.
+    What this tool drew and nobody accepted as it is now is left out, unless the order says that it is carried on. Structures
+    that cannot be used are left out with a warning, unless they were asked for by name.
 
     :raises InputError: contours cannot be read, or do not lie in the CT, or there is none that can be used.
     """
@@ -124,8 +124,13 @@ def read_contours(
         for source, names in by_source.items():
             found, told = segments_from(source.path, volume, reference, names if order.segments else ())
             usable = [each for each in found if each.name in names and not is_comparison(each)]
-            segments += [each for each in usable if drawn_here or not is_drawn_here(each.tags)]
-            warnings += told
+            changed = [each for each in usable if not drawn_here and is_changed_since_accepted(each)]
+            warnings += [*told, *(f"'{each.name}' was changed after it was accepted and is not carried" for each in changed)]
+            left_out = {each.name for each in changed}
+            usable = [each for each in usable if drawn_here or not is_drawn_here(each.tags)]
+            segments += [each for each in usable if each.name not in left_out]
+    if not segments and any("after it was accepted" in each for each in warnings):
+        raise InputError(f"{chosen.visit.label}: its contours were changed after they were accepted; accept them again")
     if not segments:
         raise InputError(f"{chosen.visit.label}: its contours were drawn by this tool, and nobody has accepted them")
     return _in_order(segments, list(chosen.sources)), warnings

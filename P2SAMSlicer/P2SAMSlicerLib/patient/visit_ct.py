@@ -35,7 +35,7 @@ def read_visit_ct(visit: PatientVisit) -> tuple[Volume, CtReference | None]:
         if visit.ct.dicom:
             from P2SAMSlicerLib.dicom.series import read_ct_series
 
-            series = read_ct_series(visit.ct.paths, visit.label)
+            series = read_ct_series(visit.ct.paths, visit.label, resample=visit.ct.resample)
             volume, reference = series.volume, series.reference
         else:
             from P2SAMSlicerLib.volume_file import read_volume

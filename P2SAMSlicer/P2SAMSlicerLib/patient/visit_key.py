@@ -53,6 +53,7 @@ def _visit(visit: PatientVisit, may_lack: bool, *, contours: bool = True) -> dic
         "number": visit.number,
         "day": visit.day,
         "ct": _hashes(visit.ct.paths, visit, may_lack=False),
+        "resample": visit.ct.resample,
         "contours": sources,
     }
 

@@ -15,10 +15,12 @@ class CtSource:
 
     :param paths: all files of the series, or the one file.
     :param dicom: they are DICOM.
+    :param resample: bring slices that are stacked at an angle or unevenly to a straight, even grid; refused otherwise.
     """
 
     paths: tuple[Path, ...]
     dicom: bool
+    resample: bool = False
 
 
 @dataclass(frozen=True)

@@ -179,6 +179,7 @@ class PatientVisitDone:
     :param ct: files of its CT.
     :param dicom: they are DICOM.
     :param failure: why, in one line; None where it did not fail.
+    :param resample: see :class:`P2SAMSlicerLib.patient.visit_order.CtSource`.
     """
 
     request: int
@@ -188,6 +189,7 @@ class PatientVisitDone:
     ct: tuple[Path, ...]
     dicom: bool
     failure: str | None = None
+    resample: bool = False
 
 
 @dataclass(frozen=True)

@@ -188,7 +188,16 @@ class Worker:
             if visit.out_of_memory:
                 raise MemoryError(visit.reason)
             ct = cts[visit.label]
-            done = PatientVisitDone(number, visit.label, visit.outcome, visit.folder, ct.paths, ct.dicom, visit.reason or None)
+            done = PatientVisitDone(
+                number,
+                visit.label,
+                visit.outcome,
+                visit.folder,
+                ct.paths,
+                ct.dicom,
+                visit.reason or None,
+                settings.resample,
+            )
             told.append(done)
             self._pipes.tell(done)
 
