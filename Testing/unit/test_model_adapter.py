@@ -135,6 +135,8 @@ def test_an_adapted_model_says_what_it_is(tmp_path: Path, card: AdapterCard, ten
     assert said.sha256 == hash_file(path)
     assert "a.safetensors" in said.source
     assert card.base_sha256 in said.source
+    assert said.training_data.startswith(card.data)
+    assert "each looked at and corrected by a person" in said.intended_use
 
 
 def test_checking_a_model_gives_the_weights_under_the_adapter(tmp_path: Path, card: AdapterCard, tensors: Tensors) -> None:

@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 Prompt = Literal["points", "box", "mask"]
 
 
+#: The same for every model: what this program makes of its answers decides it.
+INTENDED_USE = (
+    "research: drafts of the contours of gross tumours and visible structures on follow-up CTs, each looked at and corrected by"
+    " a person; not for new lesions, diagnosis, or treatment without that review"
+)
+
+
 @dataclass(frozen=True)
 class ModelCard:
     """What a model says of itself.
@@ -28,6 +35,8 @@ class ModelCard:
     :param sha256: hash of the loaded weights file (empty for seeded random weights).
     :param source: where the weights come from, for people.
     :param licence: SPDX identifier of the weights' licence.
+    :param training_data: what the weights were trained on, as far as they say, with the attribution that the data ask for.
+    :param intended_use: what its contours may be used for.
     """
 
     id: str
@@ -38,6 +47,8 @@ class ModelCard:
     sha256: str
     source: str
     licence: str
+    training_data: str = "not stated with the weights; see their source"
+    intended_use: str = INTENDED_USE
 
 
 @dataclass(frozen=True)
