@@ -22,9 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 settings.register_profile("p2sam", derandomize=True, deadline=None, database=None)
 settings.load_profile("p2sam")
 
-# Read when torch, the BLAS or matplotlib is first imported; child processes of tests inherit them. Two processes of tests
-# that share two cores take one each: threads that wait for each other would take several times as long.
-os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
+# Read when matplotlib or a model is first asked for; child processes of tests inherit them.
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -32,10 +30,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 #: process of tests without work.
 LONGEST = (
     "test_engine_on_visits.py",
+    "test_end_to_end_dicom.py",
+    "test_module_real_worker.py",
     "test_adaptation_training.py",
     "test_propagation.py",
     "test_propagation_geometry.py",
-    "test_module_real_worker.py",
     "test_fuzz_dicom.py",
     "test_benchmark_methods.py",
     "test_propagation_record.py",
@@ -63,7 +62,22 @@ LONGEST = (
     "test_packages.py",
     "test_packaging.py",
     "test_paper_visit.py",
+    "test_commissioning_measure.py",
+    "test_output_faults.py",
+    "test_patient_run.py",
+    "test_patient_report.py",
 )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each process of tests its threads, before torch, the BLAS or ITK is imported; child processes inherit them.
+
+    Processes that share two cores take one each: threads that wait for each other take twice as long. It is set here and not
+    where this file is read: xdist's processes inherit what the first process has set before it knows of them.
+    """
+    alone = not config.getoption("numprocesses", None)
+    for name in ("OMP_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"):
+        os.environ.setdefault(name, "2" if alone else "1")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -18,8 +18,8 @@ from stub_model import BrightnessModel
 
 #: Centres of two lesions that do not meet.
 FAR_APART = ((-20.0, -30.0, -25.0), (30.0, -20.0, 25.0))
-#: Two parts: three more take a quarter of the time and are treated alike. The default number goes with the registered visits.
-STILL = PropagationOptions(registration="none", max_parts=2)
+#: One part: four more take half of the time and are treated alike. The default number goes with the registered visits.
+STILL = PropagationOptions(registration="none", max_parts=1)
 
 
 def still(*lesions: BoolArray, seed: int = 5) -> Volume:

@@ -180,6 +180,8 @@ def main() -> int:
     from P2SAMSlicerLib.cli import main as command
     from P2SAMSlicerLib.cohort import run
 
+    # Whoever began the tests may have them ignore Ctrl-C, as a shell does for what runs in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     notes, arguments = Path(sys.argv[1]), sys.argv[2:]
     real = run.run_cohort
     stood_in: Any = partial(real, planner_for=planner_for, functions=functions(notes), record_failure=record_failure)

@@ -115,7 +115,7 @@ def test_a_box_is_asked_for_on_every_slice_of_every_lesion_in_any_stored_order()
     assert not box_contour(model, followup, np.zeros_like(both), 25.0).any()
 
 
-@pytest.mark.slow
+@pytest.mark.long  # with fewer resolutions below
 @pytest.mark.skipif(not elastix.is_installed(), reason="itk-elastix is not installed")
 @pytest.mark.filterwarnings("ignore:builtin type [Ss]wig:DeprecationWarning")
 def test_elastix_brings_a_shifted_contour_back_with_its_default_maps(monkeypatch: pytest.MonkeyPatch) -> None:

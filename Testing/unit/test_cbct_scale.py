@@ -118,7 +118,7 @@ def test_local_contrast_knows_neither_zero_nor_scale_nor_cupping_and_keeps_edges
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["thigh_b_partial", "lung_i_partial"])
+@pytest.mark.parametrize("case", [pytest.param("thigh_b_partial", marks=pytest.mark.long), "lung_i_partial"])
 def test_in_a_simulated_cbct_of_a_real_ct_the_deformable_step_helps_instead_of_pulling_tissue_away(
     visit_case: Callable[[str], Path], case: str
 ) -> None:

@@ -34,7 +34,10 @@ def carry(
 
 # -------------------------------------------------------------------------------------------------- the tumour changes
 # The usual number of parts once; three parts less take half of the time.
-@pytest.mark.parametrize(("change", "least", "parts"), [("shrink", 0.88, None), ("grow", 0.88, 2), ("stable", 0.88, 2)])
+@pytest.mark.parametrize(
+    ("change", "least", "parts"),
+    [("shrink", 0.88, None), ("grow", 0.88, 2), pytest.param("stable", 0.88, 2, marks=pytest.mark.long)],
+)
 def test_a_lesion_that_changed_is_followed_better_than_by_its_registered_contour(
     change: Any, least: float, parts: int | None
 ) -> None:

@@ -244,7 +244,7 @@ def registered(prior: Volume, mask: BoolArray, followup: Volume) -> Judged:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["limb_f_stable", "thigh_a_shrink", "lung_i_shrink"])
+@pytest.mark.parametrize("case", ["limb_f_stable", pytest.param("thigh_a_shrink", marks=pytest.mark.long), "lung_i_shrink"])
 def test_a_real_pair_of_one_patient_is_not_flagged(visit_case: Callable[[str], Path], case: str) -> None:
     found = registered(*real(visit_case(case)))
     assert found.reasons == ()
@@ -253,7 +253,10 @@ def test_a_real_pair_of_one_patient_is_not_flagged(visit_case: Callable[[str], P
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("case", "other"), [("thigh_a_shrink", "thigh_d_grow"), ("limb_f_stable", "thigh_a_shrink")])
+@pytest.mark.parametrize(
+    ("case", "other"),
+    [("thigh_a_shrink", "thigh_d_grow"), pytest.param("limb_f_stable", "thigh_a_shrink", marks=pytest.mark.long)],
+)
 def test_the_followup_of_another_patient_is_flagged_by_the_images(
     visit_case: Callable[[str], Path], case: str, other: str
 ) -> None:

@@ -475,7 +475,7 @@ def test_masks_and_volumes_that_cannot_be_used_are_refused_in_one_line() -> None
 
 
 @pytest.mark.skipif(not (TRAIN / "STS_025").is_dir(), reason="shared/data/train/STS_025 is not beside the checkout")
-@pytest.mark.parametrize("change", ["shrink", "grow", "vanish"])
+@pytest.mark.parametrize("change", [pytest.param("shrink", marks=pytest.mark.long), "grow", "vanish"])
 def test_a_real_sarcoma_ct_gives_a_plausible_follow_up(change: Change) -> None:
     import SimpleITK as sitk
 
