@@ -1,18 +1,18 @@
 """A whole patient from files, in the worker; what was carried is shown in the scene if that is wanted.
 
-As :mod:`P2SAMSlicerLib.mrml.propagation_run` it never waits, and touches nodes from the caller's thread only.
+See :mod:`P2SAMSlicerLib.mrml.worker_run` for how it is polled.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from P2SAMSlicerLib.errors import InputError, P2SAMError, unexpected
 from P2SAMSlicerLib.mrml.result_nodes import show_result
 from P2SAMSlicerLib.mrml.volume_nodes import matrix_from_grid
+from P2SAMSlicerLib.mrml.worker_run import Told, WorkerRun
 from P2SAMSlicerLib.options import PropagationOptions
 from P2SAMSlicerLib.patient.given_files import GivenFiles
 from P2SAMSlicerLib.patient.plan import PatientSettings
@@ -20,82 +20,30 @@ from P2SAMSlicerLib.patient.read_result import read_result
 from P2SAMSlicerLib.patient.visit_ct import read_visit_ct
 from P2SAMSlicerLib.patient.visit_order import CtSource, PatientVisit
 from P2SAMSlicerLib.worker.client import WorkerClient
-from P2SAMSlicerLib.worker.messages import (
-    CarryPatient,
-    Event,
-    PatientFinished,
-    PatientVisitDone,
-    Progress,
-    Refused,
-    WorkerFailed,
-)
-
-#: (stage, steps done, steps in all, a detail for people)
-Told = Callable[[str, int, int, str], None]
+from P2SAMSlicerLib.worker.messages import CarryPatient, Event, PatientFinished, PatientVisitDone
 
 
-class PatientRun:
-    """A run that is under way, or has ended.
+class PatientRun(WorkerRun):
+    """A patient's run. One that was cancelled and is begun again keeps the visits that are finished.
 
-    :param client: the worker; it stays there for the next run.
-    :param told: called with every step.
     :param load: show each follow-up's CT and contours in the scene as soon as they are there.
-    :ivar nodes: segmentation nodes that are shown.
-    :ivar problems: follow-ups to which nothing could be carried, or which cannot be shown, and why.
     :ivar visits: label and folder of each follow-up that is done.
     :ivar report: ``report.html`` and ``report.json``.
-    :ivar error: why the whole run failed; None if it did not.
     :raises InputError: the worker cannot be started.
     """
 
     def __init__(
         self, client: WorkerClient, request: CarryPatient, told: Told = lambda *_step: None, *, load: bool = True
     ) -> None:
-        self._client, self._told, self._load = client, told, load
-        self._events: list[Event] = []
-        self.nodes: list[Any] = []
-        self.problems: list[str] = []
+        super().__init__(client, told)
+        self._load = load
         self.visits: dict[str, Path] = {}
         self.report: tuple[Path, ...] = ()
-        self.warnings: tuple[str, ...] = ()
-        self.error: str | None = None
-        self._number: int | None = client.send(request)
+        self._number = client.send(request)
 
-    @property
-    def running(self) -> bool:
-        """Whether there is still something to come."""
-        return self._number is not None
-
-    def poll(self) -> None:
-        """Take in what the worker told since the last time."""
-        if not self.running:
-            return
-        # Kept, and taken one by one: an error in the caller's own function must not lose what comes after it.
-        self._events += self._client.poll()
-        while self.running and self._events:
-            self._take(self._events.pop(0))
-
-    def cancel(self) -> None:
-        """End the run and the worker with it. Visits that are finished stay, and the same run again keeps them."""
-        if self.running:
-            self._client.cancel()
-            self.error = "cancelled"
-            self._end()
-
-    def _take(self, event: Event) -> None:
-        if isinstance(event, WorkerFailed):
-            if self._number in event.requests:
-                self.error = "\n".join((event.message, *event.log))
-                self._end()
-        elif getattr(event, "request", None) != self._number:
-            return  # of a request that was given up
-        elif isinstance(event, Progress):
-            self._told(event.stage, event.done, event.total, event.message)
-        elif isinstance(event, PatientVisitDone):
+    def _take_own(self, event: Event) -> None:
+        if isinstance(event, PatientVisitDone):
             self._visit(event)
-        elif isinstance(event, Refused):
-            self.error = event.message
-            self._end()
         elif isinstance(event, PatientFinished):
             self.report = event.report
             self._end()
@@ -112,10 +60,6 @@ class PatientRun:
         except Exception as error:  # a file that was changed meanwhile; a CT too large for this program's memory
             told = str(error) if isinstance(error, (P2SAMError, ValueError)) else unexpected(error)
             self.problems.append(f"{event.label}: its result cannot be shown; {told}")
-
-    def _end(self) -> None:
-        self._events = []
-        self._number = None
 
 
 def patient_request(

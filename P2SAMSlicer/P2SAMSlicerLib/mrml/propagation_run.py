@@ -1,12 +1,11 @@
 """One run from the scene's nodes to new nodes: hands the visits to the worker, and shows what comes back.
 
-It never waits: :meth:`PropagationRun.poll` is called from the application's own thread, by a timer or in a loop, so nodes are
-touched from that thread only.
+See :mod:`P2SAMSlicerLib.mrml.worker_run` for how it is polled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,12 @@ from P2SAMSlicerLib.mrml.review_nodes import contours_to_review, touched_segment
 from P2SAMSlicerLib.mrml.segment_nodes import segment_ids, segments_from_node, tag_of
 from P2SAMSlicerLib.mrml.transform_nodes import moves, write_transform
 from P2SAMSlicerLib.mrml.volume_nodes import HOW_TO_HARDEN, is_bent, parent_to_world, volume_from_node
+from P2SAMSlicerLib.mrml.worker_run import Told, WorkerRun
 from P2SAMSlicerLib.options import PropagationOptions
 from P2SAMSlicerLib.visit_record import read_visit
 from P2SAMSlicerLib.volume import Segmentation
 from P2SAMSlicerLib.worker.client import WorkerClient
-from P2SAMSlicerLib.worker.messages import Event, Finished, Progress, Propagate, Refused, VisitDone, WorkerFailed
+from P2SAMSlicerLib.worker.messages import Event, Finished, Propagate, VisitDone
 from P2SAMSlicerLib.worker.private_folder import PrivateFolder
 
 
@@ -115,33 +115,23 @@ class RunRequest:
         return found
 
 
-#: (stage, steps done, steps in all, a detail for people)
-Told = Callable[[str, int, int, str], None]
+class PropagationRun(WorkerRun):
+    """A run on nodes; cancelled, what was shown of finished follow-ups stays.
 
-
-class PropagationRun:
-    """A run that is under way, or has ended.
-
-    :param client: the worker; it stays there for the next run.
-    :param told: called with every step.
+    :ivar encoded: slices that the encoder saw; None until the run has ended.
     :raises InputError: the nodes cannot be used; nothing was started.
     :raises OutputError: the visits cannot be handed over, because the disk is full for example.
     """
 
     def __init__(self, client: WorkerClient, request: RunRequest, told: Told = lambda *_step: None) -> None:
         request.check()
-        self._client, self._told = client, told
+        super().__init__(client, told)
         self._ids = request.prior_ids()
         # The nodes themselves: one may be removed while the worker works on its copy, and another get its id.
         self._followups = list(request.followups)
         self._names = [str(node.GetName()) for node in request.followups]
         self._segmentation = request.segmentation
-        self._events: list[Event] = []
         self._folder: PrivateFolder | None = PrivateFolder()
-        self.nodes: list[Any] = []
-        self.problems: list[str] = []
-        self.warnings: tuple[str, ...] = ()
-        self.error: str | None = None
         self.encoded: int | None = None
         try:
             job = _hand_over(request, self._folder.path)
@@ -150,42 +140,9 @@ class PropagationRun:
             self._end()
             raise
 
-    @property
-    def running(self) -> bool:
-        """Whether there is still something to come."""
-        return self._folder is not None
-
-    def poll(self) -> None:
-        """Take in what the worker told since the last time."""
-        if not self.running:
-            return
-        # Kept, and taken one by one: an error in the caller's own function must not lose what comes after it.
-        self._events += self._client.poll()
-        while self.running and self._events:
-            self._take(self._events.pop(0))
-
-    def cancel(self) -> None:
-        """End the run and the worker with it. What was shown of finished follow-ups stays."""
-        if self.running:
-            self._client.cancel()
-            self.error = "cancelled"
-            self._end()
-
-    def _take(self, event: Event) -> None:
-        if isinstance(event, WorkerFailed):
-            # One that ended before this run was sent is told with its first events.
-            if self._number in event.requests:
-                self.error = "\n".join((event.message, *event.log))
-                self._end()
-        elif getattr(event, "request", None) != self._number:
-            return  # of a request that was given up
-        elif isinstance(event, Progress):
-            self._told(event.stage, event.done, event.total, event.message)
-        elif isinstance(event, VisitDone):
+    def _take_own(self, event: Event) -> None:
+        if isinstance(event, VisitDone):
             self._show(event)
-        elif isinstance(event, Refused):
-            self.error = event.message
-            self._end()
         elif isinstance(event, Finished):
             self.warnings, self.encoded = event.warnings, event.encoded
             self._end()
@@ -224,7 +181,7 @@ class PropagationRun:
         self.nodes.append(node)
 
     def _end(self) -> None:
-        self._events = []
+        super()._end()
         folder, self._folder = self._folder, None
         if folder is not None:
             folder.remove()
