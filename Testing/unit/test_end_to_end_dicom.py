@@ -102,7 +102,7 @@ def check(carried: CarriedPatient, tool: Callable[[str], str]) -> None:
 def test_a_real_sarcoma_goes_from_dicom_to_dicom_and_report(
     shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], tool: Callable[[str], str]
 ) -> None:
-    change = SimulationOptions(change="shrink", seed=5, spacing=(1.0, 1.0, 4.0))
+    change = SimulationOptions(change="shrink", seed=5, spacing=(1.0, 1.0, 6.0))
     # The lung below is carried with the usual number of parts.
     check(carry(shared_data, "sarcoma_ct_rtstruct", change, tmp_path, capsys, "--parts", "1"), tool)
 

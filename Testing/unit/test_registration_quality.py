@@ -244,7 +244,14 @@ def registered(prior: Volume, mask: BoolArray, followup: Volume) -> Judged:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["limb_f_stable", pytest.param("thigh_a_shrink", marks=pytest.mark.long), "lung_i_shrink"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param("limb_f_stable", marks=pytest.mark.long),
+        pytest.param("thigh_a_shrink", marks=pytest.mark.long),
+        "lung_i_shrink",
+    ],
+)
 def test_a_real_pair_of_one_patient_is_not_flagged(visit_case: Callable[[str], Path], case: str) -> None:
     found = registered(*real(visit_case(case)))
     assert found.reasons == ()

@@ -102,7 +102,7 @@ def test_a_distractor_is_not_contoured_and_does_not_change(change: Any, fill: Fi
 
 
 @pytest.mark.parametrize(("lesion", "tissue"), [("small", MUSCLE), ("small_lung", LUNG)])
-@pytest.mark.parametrize("diameter_mm", [5.0, 7.5, 10.0])
+@pytest.mark.parametrize("diameter_mm", [5.0, pytest.param(7.5, marks=pytest.mark.long), 10.0])
 def test_a_small_lesion_has_the_volume_of_its_diameter_and_lies_apart(
     lesion: Lesion, tissue: float, diameter_mm: float
 ) -> None:
@@ -175,7 +175,10 @@ def test_what_is_left_between_the_follow_ups_voxels_is_refused() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lesion", ["isodense", "pair", "distractor", "small"])
+@pytest.mark.parametrize(
+    "lesion",
+    ["isodense", pytest.param("pair", marks=pytest.mark.long), pytest.param("distractor", marks=pytest.mark.long), "small"],
+)
 def test_a_real_sarcoma_ct_gives_a_prior_with_the_lesion(shared_data: Path, lesion: Lesion) -> None:
     folder = shared_data / "train" / "STS_025"
     if not folder.is_dir():

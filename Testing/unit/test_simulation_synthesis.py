@@ -69,7 +69,9 @@ def test_a_random_forest_tells_replaced_from_original_muscle_little_better_than_
     assert telling_apart(pairs) < 0.72
 
 
-@pytest.mark.parametrize("trace", ["blurred", "offset", "other noise"])
+@pytest.mark.parametrize(
+    "trace", ["blurred", pytest.param("offset", marks=pytest.mark.long), pytest.param("other noise", marks=pytest.mark.long)]
+)
 def test_the_same_forest_tells_tissue_with_traces(muscle_and_fat: Volume, trace: str) -> None:
     original = muscle_and_fat.array
     made = {
@@ -153,7 +155,7 @@ def test_another_seed_gives_another_texture_and_the_same_seed_the_same(muscle_an
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fill", FILLS)
+@pytest.mark.parametrize("fill", [pytest.param("borrow", marks=pytest.mark.long), "synthesis"])
 def test_in_a_real_ct_replaced_healthy_tissue_is_hard_to_tell(shared_data: Path, fill: str) -> None:
     folder = shared_data / "train" / "STS_025"
     if not folder.is_dir():
