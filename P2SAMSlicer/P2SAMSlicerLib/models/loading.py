@@ -164,7 +164,7 @@ def _card_of_adapter(base: ModelCard, adapter: Path) -> ModelCard:
         sha256=hash_file(adapter),
         source=f"adapter {adapter.name} on {base.title}, SHA-256 {base.sha256}",
         licence=card.licence,
-        training_data=f"{card.data or 'not stated'}; before that, {base.title}: {base.training_data}",
+        training_data=f"{card.data or 'not stated'}; before that, as the base weights: {base.training_data} ({base.source})",
     )
 
 
