@@ -62,6 +62,7 @@ class DemoOptions:
     checkpoint: Path | None = None
     allow_unverified: bool = False
     device: str = "auto"
+    precision: str = "auto"
     threads: int | None = None
     overwrite: bool = False
 
@@ -157,6 +158,7 @@ def _job(options: DemoOptions, stage: Path) -> PropagationJob:
         checkpoint=options.checkpoint,
         allow_unverified=options.allow_unverified,
         device=options.device,
+        precision=options.precision,
         threads=options.threads,
     )
 

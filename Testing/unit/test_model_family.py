@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from P2SAMSlicerLib.errors import out_of_memory
 from P2SAMSlicerLib.models import sam, sam_family
+from P2SAMSlicerLib.models.batch_size import BatchSize
 from P2SAMSlicerLib.models.preprocessing import Preprocessing
 from P2SAMSlicerLib.models.protocol import Decoded, ModelCard, PromptSet
 from P2SAMSlicerLib.models.sam_family import SamFamilyModel
@@ -179,10 +182,96 @@ def test_more_prompt_sets_than_one_chunk_come_back_in_order(
 ) -> None:
     prompts = [PromptSet(np.array([[x, x / 2]], dtype=np.float32), np.array([1])) for x in range(0, 140, 20)]
     whole = model.decode(features[:1], prompts, SHAPE)
-    monkeypatch.setattr(sam_family, "DECODE_CHUNK", 3)
+    monkeypatch.setattr(model, "_decode_batch", BatchSize(3))
     chunked = model.decode(features[:1], prompts, SHAPE)
     assert_close(chunked.logits, whole.logits)
     assert (whole.logits[0] - whole.logits[-1]).abs().max() > 1e-3
+
+
+class _Limited(torch.nn.Module):
+    """A network's part with an artificial limit: more rows than that and the memory is used up."""
+
+    def __init__(self, part: Any, most: int, rows: Callable[..., int]) -> None:
+        super().__init__()
+        self.part, self.most, self.rows = part, most, rows
+        self.asked: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("part"), name)
+
+    def forward(self, *values: Any, **named: Any) -> Any:
+        self.asked.append(self.rows(*values, **named))
+        if self.asked[-1] > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return self.part(*values, **named)
+
+
+def limited(small_sam: Any, encoder: int = 99, decoder: int = 99, chunk: int = 8) -> SamFamilyModel:
+    network = copy.deepcopy(small_sam).requires_grad_(False)
+    sam.prepare_for_inference(network, torch.device("cpu"))
+    network.image_encoder = _Limited(network.image_encoder, encoder, len)
+    network.mask_decoder = _Limited(network.mask_decoder, decoder, lambda **named: len(named["dense_prompt_embeddings"]))
+    card = ModelCard("small", "small", SIZE, CELLS, ("points", "box", "mask"), "", "random", "MIT")
+    return SamFamilyModel(card, network, Preprocessing(SIZE), torch.device("cpu"), encode_chunk=chunk)
+
+
+def test_a_device_that_holds_fewer_images_gets_fewer_and_is_not_asked_for_more_again(
+    small_sam: Any, features: torch.Tensor
+) -> None:
+    model = limited(small_sam, encoder=2)
+    images = [random_image(seed) for seed in range(5)]
+    assert_close(model.encode(images), features)
+    assert_close(model.encode(images), features)
+    # 5 and then half of 5 is 2, which fits: two, two, one; and the same again without another trial.
+    assert model._network.image_encoder.asked == [5, 2, 2, 1, 2, 2, 1]
+
+
+def test_a_device_that_holds_fewer_prompt_sets_gets_fewer(
+    small_sam: Any, model: SamFamilyModel, features: torch.Tensor
+) -> None:
+    prompts = [PromptSet(np.array([[x, x / 2]], dtype=np.float32), np.array([1])) for x in range(0, 140, 20)]
+    small = limited(small_sam, decoder=1)
+    answer = small.decode(features[:1], prompts, SHAPE)
+    assert_close(answer.logits, model.decode(features[:1], prompts, SHAPE).logits)
+    assert small._network.mask_decoder.asked == [7, 3] + [1] * 7
+
+
+def test_memory_that_is_not_enough_for_one_image_is_said(small_sam: Any) -> None:
+    model = limited(small_sam, encoder=0)
+    with pytest.raises(torch.OutOfMemoryError) as caught:
+        model.encode([random_image(0), random_image(1)])
+    assert "not enough memory on the device" in str(out_of_memory(caught.value))
+    assert model._network.image_encoder.asked == [2, 1]
+
+
+def test_another_error_than_memory_is_not_tried_again(small_sam: Any) -> None:
+    model = limited(small_sam)
+
+    def broken(_: Any) -> Any:
+        raise RuntimeError("shapes do not fit")
+
+    model._network.image_encoder.forward = broken
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        model.encode([random_image(0), random_image(1)])
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_is_of_the_encoder_alone_and_near_float32(
+    small_sam: Any, features: torch.Tensor, precision: str
+) -> None:
+    network = copy.deepcopy(small_sam).requires_grad_(False)
+    sam.prepare_for_inference(network, torch.device("cpu"))
+    card = ModelCard("small", "small", SIZE, CELLS, ("points",), "", "random", "MIT", precision=precision)
+    half = SamFamilyModel(card, network, Preprocessing(SIZE), torch.device("cpu"))
+    rough = half.encode([random_image(seed) for seed in range(5)])
+    assert rough.dtype == torch.float32
+    difference = float((rough - features).norm() / features.norm())
+    assert 1e-5 < difference < 0.05
+    prompts = [PROMPTS["one point"]]
+    assert half.decode(rough[:1], prompts, SHAPE).logits.dtype == torch.float32
 
 
 def test_padding_with_label_minus_one_is_not_neutral_which_is_why_sets_are_grouped(predictor: Any) -> None:

@@ -59,7 +59,7 @@ REQUESTS: list[Request] = [
     *(Propagate(JOB, ODD), Clear(), Quit()),
     CarryPatient(SETTINGS, ODD, folder=ODD, overwrite=True),
     CarryPatient(PatientSettings(), ODD, files=GivenFiles(ODD, ODD / "rs", (ODD,))),
-    Update(ODD, SLICES, (EDIT, BARE), ODD, ODD, "lite_medsam", ODD, True, "cpu", 1),
+    Update(ODD, SLICES, (EDIT, BARE), ODD, ODD, "lite_medsam", ODD, True, "cpu", "float32", 1),
 ]
 EVENTS: list[Event] = [
     *(Ready(__version__, 12), Progress(1, "encode", 1, 2, "lesion 1"), VISIT, replace(VISIT, record=None, failure="x\ny")),

@@ -126,8 +126,10 @@ def _prepare(
 ) -> _Training:
     import torch
 
+    from P2SAMSlicerLib.models.allocator import keep_freed_memory
     from P2SAMSlicerLib.models.loading import load_network
 
+    keep_freed_memory()
     examples: list[Example] = []
     held_out: list[Example] = []
     everything = [(each, examples) for each in training_cts] + [(each, held_out) for each in validation_cts]

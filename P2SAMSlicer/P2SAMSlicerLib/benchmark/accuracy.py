@@ -51,6 +51,7 @@ class AccuracyOptions:
     checkpoint: Path | None = None
     allow_unverified: bool = False
     device: str = "auto"
+    precision: str = "auto"
     threads: int | None = None
     parts: int | None = None
     negatives: tuple[int, ...] | None = None
@@ -117,7 +118,13 @@ def _load(options: AccuracyOptions, progress: Progress) -> PromptableModel:
     from P2SAMSlicerLib.models import load_model
 
     progress(ProgressEvent("model", 0, 1))
-    model = load_model(options.model, options.device, options.checkpoint, allow_unverified=options.allow_unverified)
+    model = load_model(
+        options.model,
+        options.device,
+        options.checkpoint,
+        allow_unverified=options.allow_unverified,
+        precision=options.precision,
+    )
     progress(ProgressEvent("model", 1, 1))
     return model
 

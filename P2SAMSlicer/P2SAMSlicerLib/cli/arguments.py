@@ -50,6 +50,7 @@ def build_parser() -> Parser:
         demo,
         dicom,
         evaluate,
+        feature_cache,
         image,
         patient,
         propagate,
@@ -64,7 +65,7 @@ def build_parser() -> Parser:
     parser.add_argument("--debug", action="store_true", help="with an error, show where in the program it arose")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     carrying, measuring = (propagate, patient, report, cohort, dicom, image), (evaluate, simulate, benchmark, commission)
-    for command in (*carrying, *measuring, adapt, store, demo, worker):
+    for command in (*carrying, *measuring, adapt, store, feature_cache, demo, worker):
         command.add_command(commands)
     return parser
 
@@ -84,8 +85,9 @@ def add_command(commands: Commands, name: str, run: Callable[[argparse.Namespace
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """``--model``, ``--checkpoint``, ``--allow-unverified``, ``--device``, ``--threads``."""
+    """``--model``, ``--checkpoint``, ``--allow-unverified``, ``--device``, ``--precision``, ``--threads``."""
     from P2SAMSlicerLib.models.catalogue import default_model
+    from P2SAMSlicerLib.models.precision import PRECISIONS
 
     group = parser.add_argument_group("model")
     group.add_argument("--model", metavar="ID", default=default_model(), help="see 'p2sam models list' (default: %(default)s)")
@@ -99,6 +101,13 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--device", type=device, default="auto", help="auto, cuda, cuda:1, mps or cpu (default: auto, the fastest there is)"
+    )
+    group.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="auto",
+        help="arithmetic of the encoder; auto: bfloat16 for SAM and MedSAM where the device has instructions for it, else"
+        " float32 (default: %(default)s)",
     )
     group.add_argument(
         "--threads",

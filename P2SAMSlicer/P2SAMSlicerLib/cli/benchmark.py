@@ -1,4 +1,4 @@
-"""``p2sam benchmark``: what the methods reach on cases with a known truth."""
+"""``p2sam benchmark``: what the methods reach on cases with a known truth; how fast, see :mod:`.benchmark_speed`."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from P2SAMSlicerLib.cli.arguments import (
 from P2SAMSlicerLib.cli.arguments import (
     add_command as add_named_command,
 )
+from P2SAMSlicerLib.cli.benchmark_speed import add_speed
 from P2SAMSlicerLib.progress import terminal_progress
 
-DESCRIPTION = "Measures what the methods reach on cases with a known truth."
+DESCRIPTION = "Measures what the methods reach on cases with a known truth, and how fast this product is."
 
 ACCURACY = """\
 Carries the prior contour of every case to its follow-up with every method, and
@@ -51,9 +52,12 @@ Figures from simulated visits of few patients say nothing about a clinic."""
 
 def add_command(commands: Commands) -> None:
     """Add ``benchmark`` to the command line."""
-    parser = commands.add_parser("benchmark", help="measure the methods on cases with a known truth", description=DESCRIPTION)
+    parser = commands.add_parser(
+        "benchmark", help="measure accuracy on cases with a known truth, and speed", description=DESCRIPTION
+    )
     kinds = parser.add_subparsers(title="what to measure", metavar="WHAT", required=True)
     _add_accuracy(kinds)
+    add_speed(kinds)
 
 
 def _add_accuracy(kinds: Commands) -> None:
@@ -94,6 +98,7 @@ def run_accuracy(arguments: argparse.Namespace) -> int:
         checkpoint=arguments.checkpoint,
         allow_unverified=arguments.allow_unverified,
         device=arguments.device,
+        precision=arguments.precision,
         threads=arguments.threads,
         parts=arguments.parts,
         negatives=None if arguments.negatives is None else tuple(range(arguments.negatives[0], arguments.negatives[1] + 1)),

@@ -111,6 +111,7 @@ def run(arguments: argparse.Namespace) -> int:
         checkpoint=None if arguments.checkpoint is None else arguments.checkpoint.absolute(),
         allow_unverified=arguments.allow_unverified,
         device=arguments.device,
+        precision=arguments.precision,
         threads=arguments.threads,
         resample=arguments.resample,
     )

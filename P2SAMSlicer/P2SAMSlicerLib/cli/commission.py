@@ -166,7 +166,13 @@ def _model(arguments: argparse.Namespace) -> PromptableModel:
     from P2SAMSlicerLib.models import check_model, load_model
 
     check_model(arguments.model, arguments.checkpoint, allow_unverified=arguments.allow_unverified)
-    return load_model(arguments.model, arguments.device, arguments.checkpoint, allow_unverified=arguments.allow_unverified)
+    return load_model(
+        arguments.model,
+        arguments.device,
+        arguments.checkpoint,
+        allow_unverified=arguments.allow_unverified,
+        precision=arguments.precision,
+    )
 
 
 def _check_apart(cases: Path, out: Path) -> None:

@@ -68,6 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         checkpoint=arguments.checkpoint,
         allow_unverified=arguments.allow_unverified,
         device=arguments.device,
+        precision=arguments.precision,
         threads=arguments.threads,
         overwrite=arguments.overwrite,
     )

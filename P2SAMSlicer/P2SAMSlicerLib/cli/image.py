@@ -118,7 +118,13 @@ def run(arguments: argparse.Namespace) -> int:
     from P2SAMSlicerLib.models import load_model
     from P2SAMSlicerLib.segmentation import segment_image
 
-    model = load_model(arguments.model, arguments.device, arguments.checkpoint, allow_unverified=arguments.allow_unverified)
+    model = load_model(
+        arguments.model,
+        arguments.device,
+        arguments.checkpoint,
+        allow_unverified=arguments.allow_unverified,
+        precision=arguments.precision,
+    )
     result = segment_image(model, reference.array, mask, target.array, options)
     found = bool(result.best.mask.any())
     if arguments.json is not None:

@@ -61,6 +61,7 @@ class PropagationJob:
     :param segments: names; empty for all but those that an earlier run added for comparison only.
     :param checkpoint: weights file instead of the model's own.
     :param allow_unverified: accept weights of unknown hash.
+    :param precision: of the encoder, see :mod:`P2SAMSlicerLib.models.precision`.
     :param threads: None for the usual number.
     :param overwrite: replace results of an earlier run.
     """
@@ -75,6 +76,7 @@ class PropagationJob:
     checkpoint: Path | None = None
     allow_unverified: bool = False
     device: str = "auto"
+    precision: str = "auto"
     threads: int | None = None
     overwrite: bool = False
 
@@ -136,7 +138,7 @@ def load_job_model(job: PropagationJob) -> PromptableModel:
     """
     from P2SAMSlicerLib.models import load_model
 
-    return load_model(job.model, job.device, job.checkpoint, allow_unverified=job.allow_unverified)
+    return load_model(job.model, job.device, job.checkpoint, allow_unverified=job.allow_unverified, precision=job.precision)
 
 
 def run_job(

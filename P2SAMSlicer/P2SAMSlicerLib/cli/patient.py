@@ -11,11 +11,12 @@ from typing import Any
 
 from P2SAMSlicerLib.cli.arguments import Commands, add_model_arguments, add_progress_argument
 from P2SAMSlicerLib.cli.arguments import add_command as add_named_command
+from P2SAMSlicerLib.cli.feature_cache import add_cache_arguments, opened_cache, report_cache, with_cache
 from P2SAMSlicerLib.cli.propagate import RESAMPLE_HELP, add_method_arguments, add_structure_arguments, options_of
 from P2SAMSlicerLib.cli.table import figure, format_table
 from P2SAMSlicerLib.options import PropagationOptions
 from P2SAMSlicerLib.patient.plan import CARRIED_FROM, PatientSettings
-from P2SAMSlicerLib.patient.run import FAILED, KEPT, PatientResult, VisitOutcome, run_patient
+from P2SAMSlicerLib.patient.run import FAILED, KEPT, PatientResult, VisitOutcome, load_order_model, run_patient
 from P2SAMSlicerLib.progress import terminal_progress
 from P2SAMSlicerLib.result_files import STATEMENT, SUMMARY_NAME
 
@@ -87,6 +88,7 @@ def add_command(commands: Commands) -> None:
     add_method_arguments(parser.add_argument_group("method"), PropagationOptions())
     add_structure_arguments(parser.add_argument_group("margins and organs"))
     add_model_arguments(parser)
+    add_cache_arguments(parser)
     add_progress_argument(parser)
 
 
@@ -105,6 +107,7 @@ def settings_of(arguments: argparse.Namespace) -> PatientSettings:
         checkpoint=arguments.checkpoint,
         allow_unverified=arguments.allow_unverified,
         device=arguments.device,
+        precision=arguments.precision,
         threads=arguments.threads,
         resample=arguments.resample,
         dicom=not arguments.no_dicom,
@@ -118,8 +121,17 @@ def run(arguments: argparse.Namespace) -> int:
     :returns: 1 if a follow-up failed, else 0.
     """
     settings = settings_of(arguments)
+    disk = opened_cache(arguments)
     with terminal_progress(as_json=arguments.json_progress) as progress:
-        result = run_patient(arguments.folder, settings, arguments.out, progress, overwrite=arguments.overwrite)
+        result = run_patient(
+            arguments.folder,
+            settings,
+            arguments.out,
+            progress,
+            overwrite=arguments.overwrite,
+            model_of=with_cache(load_order_model, disk),
+        )
+    report_cache(disk)
     for visit in result.failures:
         if arguments.debug and visit.details:
             print(visit.details, file=sys.stderr)

@@ -18,7 +18,8 @@ from P2SAMSlicerLib.cli.arguments import (
 from P2SAMSlicerLib.cli.arguments import (
     add_command as add_named_command,
 )
-from P2SAMSlicerLib.cli.job import JobResult, PropagationJob, run_job
+from P2SAMSlicerLib.cli.feature_cache import add_cache_arguments, opened_cache, report_cache, with_cache
+from P2SAMSlicerLib.cli.job import JobResult, PropagationJob, load_job_model, run_job
 from P2SAMSlicerLib.cli.table import figure, format_table
 from P2SAMSlicerLib.definitions import SLICE
 from P2SAMSlicerLib.errors import InputError
@@ -86,6 +87,7 @@ def add_command(commands: Commands) -> None:
     add_method_arguments(parser.add_argument_group("method"), usual)
     add_structure_arguments(parser.add_argument_group("margins and organs"))
     add_model_arguments(parser)
+    add_cache_arguments(parser)
     add_progress_argument(parser)
     parser.epilog = _columns()
 
@@ -221,11 +223,14 @@ def run(arguments: argparse.Namespace) -> int:
         checkpoint=arguments.checkpoint,
         allow_unverified=arguments.allow_unverified,
         device=arguments.device,
+        precision=arguments.precision,
         threads=arguments.threads,
         overwrite=arguments.overwrite,
     )
+    disk = opened_cache(arguments)
     with terminal_progress(as_json=arguments.json_progress) as progress:
-        result = run_job(job, progress)
+        result = run_job(job, progress, model_of=with_cache(load_job_model, disk))
+    report_cache(disk)
     report_failures(result, debug=arguments.debug)
     print_results(result)
     return 1 if result.failures else 0

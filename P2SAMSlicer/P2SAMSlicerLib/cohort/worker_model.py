@@ -16,7 +16,7 @@ _kept: dict[Hashable, Any] = {}
 
 def model_key(order: VisitOrder) -> Hashable:
     """What decides which model an order needs."""
-    return (order.model, order.checkpoint, order.allow_unverified, order.device)
+    return (order.model, order.checkpoint, order.allow_unverified, order.device, order.precision)
 
 
 def kept_model(order: VisitOrder, load: Callable[[VisitOrder], Any]) -> Any:
@@ -41,4 +41,10 @@ def load_order_model(order: VisitOrder) -> PromptableModel:
     from P2SAMSlicerLib.threads import use_threads
 
     use_threads(order.threads)
-    return load_model(order.model, order.device, order.checkpoint, allow_unverified=order.allow_unverified)
+    return load_model(
+        order.model,
+        order.device,
+        order.checkpoint,
+        allow_unverified=order.allow_unverified,
+        precision=order.precision,
+    )

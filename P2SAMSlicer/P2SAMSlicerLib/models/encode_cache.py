@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from P2SAMSlicerLib.models.disk_cache import DiskCache, model_key
 from P2SAMSlicerLib.models.protocol import Decoded, ModelCard, PromptableModel, PromptSet
 
 if TYPE_CHECKING:
@@ -28,11 +29,14 @@ class EncodeCache:
     :param model: the wrapped model, which must give an image the same features in every batch, but for rounding; what is
         remembered never changes, so that a second run has exactly the first one's features.
     :param limit_bytes: most room for the features; an image whose features are larger is never remembered.
+    :param disk: where features outlast the run, if they shall; random weights' never do.
     """
 
-    def __init__(self, model: PromptableModel, limit_bytes: int = USUAL_BYTES) -> None:
+    def __init__(self, model: PromptableModel, limit_bytes: int = USUAL_BYTES, disk: DiskCache | None = None) -> None:
         self._model = model
         self._limit = limit_bytes
+        self._model_key = None if disk is None else model_key(model)
+        self._disk = None if self._model_key is None else disk
         self._rows: OrderedDict[bytes, torch.Tensor] = OrderedDict()
         self._bytes = 0
         #: Images whose features were remembered, and images that the wrapped model encoded, so far.
@@ -67,15 +71,16 @@ class EncodeCache:
             return self._model.encode(images)  # which refuses them
         keys = [_key(image) for image in images]
         found = {key: self._rows[key] for key in keys if key in self._rows}
+        found.update(self._from_disk([key for key in keys if key not in found]))
         new = {key: image for key, image in zip(keys, images, strict=True) if key not in found}
         if new:
             encoded = self._model.encode(list(new.values()))
             self.encoded += len(new)
+            self._remember(new, encoded)
+            self._to_disk(new, encoded)
             if len(new) == len(keys):
-                self._remember(new, encoded)
                 return encoded
             found.update(zip(new, encoded, strict=True))
-            self._remember(new, encoded)
         self.hits += len(keys) - len(new)
         for key in keys:
             if key in self._rows:
@@ -101,7 +106,25 @@ class EncodeCache:
         self._rows.clear()
         self._bytes = 0
 
-    def _remember(self, new: dict[bytes, NDArray[np.uint8]], encoded: torch.Tensor) -> None:
+    def _from_disk(self, keys: Sequence[bytes]) -> dict[bytes, torch.Tensor]:
+        """What the disk has of images that are not remembered; it is remembered from now on."""
+        found: dict[bytes, torch.Tensor] = {}
+        if self._disk is None or self._model_key is None:
+            return found
+        for key in keys:
+            row = self._disk.get(self._model_key + key)
+            if row is not None:
+                found[key] = row
+                self._remember({key: None}, row[None])
+        return found
+
+    def _to_disk(self, new: Mapping[bytes, object], encoded: torch.Tensor) -> None:
+        if self._disk is None or self._model_key is None:
+            return
+        for key, features in zip(new, encoded, strict=True):
+            self._disk.put(self._model_key + key, features.detach().cpu())
+
+    def _remember(self, new: Mapping[bytes, object], encoded: torch.Tensor) -> None:
         for key, features in zip(new, encoded, strict=True):
             # A copy, because a row of a batch would keep the whole batch alive.
             row = features.detach().to("cpu", copy=True)

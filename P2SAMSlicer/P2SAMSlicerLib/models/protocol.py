@@ -37,6 +37,7 @@ class ModelCard:
     :param licence: SPDX identifier of the weights' licence.
     :param training_data: what the weights were trained on, as far as they say, with the attribution that the data ask for.
     :param intended_use: what its contours may be used for.
+    :param precision: what the encoder computes with, see :mod:`P2SAMSlicerLib.models.precision`.
     """
 
     id: str
@@ -49,6 +50,7 @@ class ModelCard:
     licence: str
     training_data: str = "not stated with the weights; see their source"
     intended_use: str = INTENDED_USE
+    precision: str = "float32"
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,12 @@ ARCHITECTURES = ("vit_b", "vit_l", "vit_h")
 PACKAGE = "segment_anything"
 INSTALL_HINT = "SAM needs a package that is not installed: pip install segment-anything"
 
-#: Images encoded at once: one image's global attention alone takes about a gigabyte at 1024 pixels.
-ENCODE_CHUNK = 1
+#: Images encoded at once on a CPU, where more are not faster, and at most on an accelerator.
+ENCODE_CHUNK, ENCODE_CHUNK_ACCELERATED = 1, 8
+#: What one image is reckoned to take: its relative positions in the global attention are 16 maps of 4096 x 4096 at most.
+ENCODE_BYTES = 3 * 2**29
+#: The encoder is large enough to gain by half precision.
+HALF_PRECISION_WINS = True
 
 
 def check_installed() -> None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from P2SAMSlicerLib.models.batch_size import BatchSize, fitting
 from P2SAMSlicerLib.models.preprocessing import Preprocessing
 from P2SAMSlicerLib.models.protocol import Decoded, ModelCard, PromptSet
 
 if TYPE_CHECKING:
     import torch
 
-#: Prompt sets decoded at once: about 45 MB of activations each at a 64x64 feature map. More are not faster on a CPU.
-DECODE_CHUNK = 8
+#: Prompt sets decoded at once on a CPU, where more are not faster, and at most on an accelerator.
+DECODE_CHUNK, DECODE_CHUNK_ACCELERATED = 8, 64
+#: What the activations of one take at a 64x64 feature map.
+DECODE_BYTES = 45 * 2**20
 
 #: Maps brought to the input square at once: 4 MB each at 1024 pixels.
 UPSCALE_CHUNK = 32
@@ -28,13 +31,14 @@ Structure = tuple[int, bool, bool]
 class SamFamilyModel:
     """A :class:`~P2SAMSlicerLib.models.protocol.PromptableModel` around a SAM-shaped network.
 
-    Single calls equal ``segment_anything.SamPredictor``; batched calls equal single calls. Everything is float32.
+    Single calls equal ``segment_anything.SamPredictor``; batched calls equal single calls. Everything is float32, but for the
+    encoder where the card says so.
 
     :param card: what the model says of itself.
     :param network: a module with ``image_encoder``, ``prompt_encoder`` and ``mask_decoder``, on ``device``, in eval mode.
     :param preprocessing: how the network wants its images.
     :param device: where the network lies.
-    :param encode_chunk: images encoded at once; bounds memory.
+    :param encode_chunk: images encoded at once, fewer after the device ran out of memory.
     """
 
     def __init__(
@@ -44,7 +48,9 @@ class SamFamilyModel:
         self._network = network
         self._preprocessing = preprocessing
         self._device = device
-        self._encode_chunk = encode_chunk
+        self._encode_batch = BatchSize(encode_chunk)
+        chunk = DECODE_CHUNK if device.type == "cpu" else fitting(device, DECODE_BYTES, DECODE_CHUNK_ACCELERATED)
+        self._decode_batch = BatchSize(chunk)
 
     @property
     def card(self) -> ModelCard:
@@ -55,6 +61,11 @@ class SamFamilyModel:
     def device(self) -> torch.device:
         """Where it runs."""
         return self._device
+
+    @property
+    def network(self) -> Any:
+        """The network itself, for those who measure it."""
+        return self._network
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -74,12 +85,24 @@ class SamFamilyModel:
         import torch
 
         _check_images(images)
-        rows = []
-        with torch.inference_mode(), _exact_convolutions(self._device):
-            for start in range(0, len(images), self._encode_chunk):
-                batch = self._preprocessing.tensor(images[start : start + self._encode_chunk], self._device)
-                rows.append(self._network.image_encoder(batch).float())
-            return torch.cat(rows)
+        rows: list[torch.Tensor] = []
+
+        def encode_batch(start: int, stop: int) -> None:
+            batch = self._preprocessing.tensor(images[start:stop], self._device)
+            rows.append(self._network.image_encoder(batch).float())
+
+        with torch.inference_mode(), _exact_convolutions(self._device), self._encoder_arithmetic():
+            self._encode_batch.run(len(images), encode_batch)
+            return rows[0] if len(rows) == 1 else torch.cat(rows)
+
+    def _encoder_arithmetic(self) -> AbstractContextManager[None]:
+        """Context in which the encoder computes with the card's precision."""
+        import torch
+
+        if self._card.precision == "float32":
+            return nullcontext()
+        context: AbstractContextManager[None] = torch.autocast(self._device.type, getattr(torch, self._card.precision))
+        return context
 
     def decode(
         self, features: torch.Tensor, prompts: Sequence[PromptSet], image_size: tuple[int, int], *, multimask: bool = False
@@ -107,22 +130,43 @@ class SamFamilyModel:
             logits = torch.empty((len(prompts), masks, side, side), device=self._device)
             predicted_iou = torch.empty((len(prompts), masks), device=self._device)
             position = self._network.prompt_encoder.get_dense_pe()
-            for structure, rows in _chunks_of_one_structure(prompts):
-                index = torch.tensor(rows, device=self._device)
-                own = features if features.shape[0] == 1 else features[index.to(features.device)]
-                sparse, dense = self._embed([prompts[row] for row in rows], structure, image_size)
-                # The decoder's public forward repeats ONE image for all prompt sets and adds the dense embedding to it. A
-                # zero image, with the features in the dense embedding, is the same sum and lets every set have its own image.
-                dense = (own.to(self._device, torch.float32) + dense).expand(len(rows), -1, -1, -1)
-                low, iou = self._network.mask_decoder(
-                    image_embeddings=torch.zeros_like(dense[:1]),
-                    image_pe=position,
-                    sparse_prompt_embeddings=sparse.expand(len(rows), -1, -1),
-                    dense_prompt_embeddings=dense,
-                    multimask_output=multimask,
-                )
-                logits[index], predicted_iou[index] = low.float(), iou.float()
+            for structure, rows in _rows_of_one_structure(prompts).items():
+
+                def decode_batch(start: int, stop: int, structure: Structure = structure, rows: list[int] = rows) -> None:
+                    chunk = rows[start:stop]
+                    index = torch.tensor(chunk, device=self._device)
+                    own = features if features.shape[0] == 1 else features[index.to(features.device)]
+                    sets = [prompts[row] for row in chunk]
+                    low, iou = self._decode_batch_of(own, sets, structure, image_size, position, multimask)
+                    logits[index], predicted_iou[index] = low.float(), iou.float()
+
+                self._decode_batch.run(len(rows), decode_batch)
         return Decoded(logits=logits, predicted_iou=predicted_iou)
+
+    def _decode_batch_of(
+        self,
+        features: torch.Tensor,
+        prompts: Sequence[PromptSet],
+        structure: Structure,
+        image_size: tuple[int, int],
+        position: torch.Tensor,
+        multimask: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits and predicted IoU of prompt sets that all have one structure, decoded at once."""
+        import torch
+
+        sparse, dense = self._embed(prompts, structure, image_size)
+        # The decoder's public forward repeats ONE image for all prompt sets and adds the dense embedding to it. A zero image,
+        # with the features in the dense embedding, is the same sum and lets every set have its own image.
+        dense = (features.to(self._device, torch.float32) + dense).expand(len(prompts), -1, -1, -1)
+        low, iou = self._network.mask_decoder(
+            image_embeddings=torch.zeros_like(dense[:1]),
+            image_pe=position,
+            sparse_prompt_embeddings=sparse.expand(len(prompts), -1, -1),
+            dense_prompt_embeddings=dense,
+            multimask_output=multimask,
+        )
+        return low, iou
 
     def _embed(
         self, prompts: Sequence[PromptSet], structure: Structure, image_size: tuple[int, int]
@@ -193,14 +237,12 @@ def _structure(prompt: PromptSet) -> Structure:
     return (n_points, prompt.box is not None, prompt.mask_logits is not None)
 
 
-def _chunks_of_one_structure(prompts: Sequence[PromptSet]) -> Iterator[tuple[Structure, list[int]]]:
-    """Rows of prompt sets that may be decoded together, at most :data:`DECODE_CHUNK` at once."""
+def _rows_of_one_structure(prompts: Sequence[PromptSet]) -> dict[Structure, list[int]]:
+    """Rows of the prompt sets that may be decoded together."""
     groups: dict[Structure, list[int]] = {}
     for row, prompt in enumerate(prompts):
         groups.setdefault(_structure(prompt), []).append(row)
-    for structure, rows in groups.items():
-        for start in range(0, len(rows), DECODE_CHUNK):
-            yield structure, rows[start : start + DECODE_CHUNK]
+    return groups
 
 
 def _check_images(images: Sequence[NDArray[np.uint8]]) -> None:

@@ -32,6 +32,7 @@ class PatientSettings:
     :param carried_from: ``prior``, ``previous`` or ``approved``.
     :param checkpoint: weights file instead of the model's own.
     :param allow_unverified: accept weights of unknown hash.
+    :param precision: of the encoder, see :mod:`P2SAMSlicerLib.models.precision`.
     :param threads: None for the usual number.
     :param resample: bring slices of a DICOM CT that are stacked at an angle or unevenly to a straight, even grid.
     :param dicom: write RTSTRUCT and SEG for follow-ups that are DICOM.
@@ -47,6 +48,7 @@ class PatientSettings:
     checkpoint: Path | None = None
     allow_unverified: bool = False
     device: str = "auto"
+    precision: str = "auto"
     threads: int | None = None
     resample: bool = False
     dicom: bool = True
@@ -169,6 +171,7 @@ def _order(
         checkpoint=settings.checkpoint,
         allow_unverified=settings.allow_unverified,
         device=settings.device,
+        precision=settings.precision,
         threads=settings.threads,
         dicom=settings.dicom,
     )

@@ -79,20 +79,33 @@ def load_order_model(order: VisitOrder) -> PromptableModel:
     """
     from P2SAMSlicerLib.models import load_model
 
-    return load_model(order.model, order.device, order.checkpoint, allow_unverified=order.allow_unverified)
+    return load_model(
+        order.model,
+        order.device,
+        order.checkpoint,
+        allow_unverified=order.allow_unverified,
+        precision=order.precision,
+    )
 
 
 def run_patient(
-    folder: Path | str, settings: PatientSettings, out: Path, progress: Progress = silent, *, overwrite: bool = False
+    folder: Path | str,
+    settings: PatientSettings,
+    out: Path,
+    progress: Progress = silent,
+    *,
+    overwrite: bool = False,
+    model_of: Callable[[VisitOrder], PromptableModel] = load_order_model,
 ) -> PatientResult:
     """Carry contours through the visits that lie below a folder; see :func:`run_visits`.
 
     :param folder: see :func:`P2SAMSlicerLib.patient.visits.find_visits`.
+    :param model_of: gives the model.
     :raises InputError: also where the visits cannot be told.
     """
     settings.check()
     visits = find_visits(folder, progress, allow_other_patient=settings.options.allow_other_patient)
-    return run_visits(visits, settings, out, progress, overwrite=overwrite)
+    return run_visits(visits, settings, out, progress, overwrite=overwrite, model_of=model_of)
 
 
 def run_visits(

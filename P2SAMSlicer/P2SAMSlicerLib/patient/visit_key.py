@@ -41,6 +41,7 @@ def visit_key(order: VisitOrder) -> str:
         "unreviewed": order.unreviewed,
         "options": options,
         "model": model_fingerprint(order.model, order.checkpoint, allow_unverified=order.allow_unverified),
+        "precision": order.precision,
         "dicom": order.dicom,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

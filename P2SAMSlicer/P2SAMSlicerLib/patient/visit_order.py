@@ -82,5 +82,6 @@ class VisitOrder:
     checkpoint: Path | None = None
     allow_unverified: bool = False
     device: str = "auto"
+    precision: str = "auto"
     threads: int | None = None
     dicom: bool = True

@@ -60,6 +60,7 @@ class Update:
     checkpoint: Path | None = None
     allow_unverified: bool = False
     device: str = "auto"
+    precision: str = "auto"
     threads: int | None = None
 
 

@@ -106,6 +106,7 @@ class _ModelKey:
     files: tuple[Signature | None, ...]
     allow_unverified: bool
     device: str
+    precision: str
 
 
 class Worker:
@@ -243,7 +244,7 @@ class Worker:
 
         # With an adapter as the checkpoint, both files make the model.
         files = tuple(None if path is None else signature_of(path) for path in (store.find(job.model), job.checkpoint))
-        key = _ModelKey(job.model, job.checkpoint, files, job.allow_unverified, job.device)
+        key = _ModelKey(job.model, job.checkpoint, files, job.allow_unverified, job.device, job.precision)
         if self._model is None or key != self._key:
             encoded = self._encoded()
             self._key = self._model = None  # two at once may be too much for the memory
@@ -263,6 +264,7 @@ class Worker:
             checkpoint=request.checkpoint,
             allow_unverified=request.allow_unverified,
             device=request.device,
+            precision=request.precision,
         )
         return self._model_of(job)
 

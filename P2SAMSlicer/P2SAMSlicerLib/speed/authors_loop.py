@@ -1,0 +1,83 @@
+"""The authors' loop over the slices of a follow-up, re-stated plainly: the peer of paper mode.
+
+As in their released code every target slice encodes its reference slice again, clusters it again for every number of positive
+points, and decodes one prompt set at a time. The steps themselves are this product's functions, which are tested against the
+paper, so that the masks must be the same and only the loop differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from P2SAMSlicerLib.features import cell_features, logits_to_feature_grid, mask_to_feature_grid
+from P2SAMSlicerLib.models.protocol import PromptableModel, PromptSet
+from P2SAMSlicerLib.prompts import negative_points, part_features, positive_points, similarity_maps
+from P2SAMSlicerLib.retrieval import distribution_distance, select
+from P2SAMSlicerLib.segmentation import PaperOptions, mask_box
+from P2SAMSlicerLib.volume import BoolArray
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class SlicePair:
+    """A target slice and the reference slice that it is paired with; images ``(H, W, 3)`` uint8."""
+
+    reference: NDArray[np.uint8]
+    mask: BoolArray
+    target: NDArray[np.uint8]
+
+
+def authors_loop(model: PromptableModel, pairs: Sequence[SlicePair], options: PaperOptions) -> list[BoolArray]:
+    """One mask a target slice."""
+    return [_slice(model, pair, options) for pair in pairs]
+
+
+def _slice(model: PromptableModel, pair: SlicePair, options: PaperOptions) -> BoolArray:
+    import torch
+
+    size = (pair.target.shape[0], pair.target.shape[1])
+    with torch.inference_mode():
+        grid = mask_to_feature_grid(pair.mask, model)
+        reference = model.encode([pair.reference])[0]
+        foreground, background = cell_features(reference, grid), cell_features(reference, ~grid)
+        features = model.encode([pair.target])
+        masks, distances = [], []
+        for n_positive in range(options.positive[0], options.positive[1] + 1):
+            parts = part_features(foreground, n_positive, options.seed)
+            positive = positive_points(similarity_maps(parts, features[0], model, size))
+            for n_negative in range(options.negative[0], options.negative[1] + 1):
+                parts = part_features(background, n_negative, options.seed)
+                negative = negative_points(similarity_maps(parts, features[0], model, size))
+                labels = np.repeat(np.array([1, 0], dtype=np.int64), [len(positive), len(negative)])
+                points = np.concatenate([positive, negative])
+                mask, cells = _cascade(model, features, points, labels, size)
+                masks.append(mask)
+                found = cell_features(features[0], cells)
+                distances.append(distribution_distance(options.retrieval, foreground, found, seed=options.seed))
+    return masks[select(distances)]
+
+
+def _cascade(
+    model: PromptableModel,
+    features: torch.Tensor,
+    points: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    size: tuple[int, int],
+) -> tuple[BoolArray, BoolArray]:
+    """Three decodes, one after the other: the mask, and the feature cells that it covers."""
+    logits = model.decode(features, [PromptSet(points, labels)], size).logits
+    logits = model.decode(features, [PromptSet(points, labels, mask_logits=logits[0])], size).logits
+    box = mask_box(_mask(model, logits, size))
+    logits = model.decode(features, [PromptSet(points, labels, box, logits[0])], size).logits
+    return _mask(model, logits, size), logits_to_feature_grid(logits, (features.shape[2], features.shape[3]))[0]
+
+
+def _mask(model: PromptableModel, logits: torch.Tensor, size: tuple[int, int]) -> BoolArray:
+    return np.asarray((model.upscale(logits, size)[0, 0] > 0.0).cpu().numpy(), dtype=np.bool_)
