@@ -14,7 +14,7 @@ from P2SAMSlicerLib.clinical import LesionContour, LesionSlice, Step
 from P2SAMSlicerLib.intensity import GreyScale, Window, to_rgb
 from P2SAMSlicerLib.models.protocol import PromptableModel
 from P2SAMSlicerLib.options import PropagationOptions
-from P2SAMSlicerLib.prompts import Reference
+from P2SAMSlicerLib.prompts import Reference, fit_parts
 from P2SAMSlicerLib.segmentation import PRESETS, PaperOptions, segment_with_reference
 from P2SAMSlicerLib.volume import BoolArray, Volume
 
@@ -53,21 +53,25 @@ def segment_in_paper_mode(
     prior_slices = np.flatnonzero(lesion.any(axis=(1, 2)))
     present = np.flatnonzero(carried.any(axis=(1, 2)))
     indices = range(int(present[0]), int(present[-1]) + 1)
+    sources = [int(prior_slices[paired_slice(each, len(indices), len(prior_slices))]) for each in range(len(indices))]
+    # Slices of both visits count: the references are half of the work.
+    total = len(set(sources)) + len(indices)
     references: dict[int, Reference] = {}
+    for source in dict.fromkeys(sources):
+        image = to_rgb(prior.array[source], windows[0])
+        references[source] = Reference.from_image(model, image, lesion[source], options.seed)
+        step("segment", len(references), total)
+    fit_parts(list(references.values()), *(range(low, high + 1) for low, high in (search.positive, search.negative)))
     greys = GreyScale(windows[1])
     mask = np.zeros(followup.grid.shape, dtype=bool)
     slices = []
-    for position, index in enumerate(indices):
-        source = int(prior_slices[paired_slice(position, len(indices), len(prior_slices))])
-        if source not in references:
-            image = to_rgb(prior.array[source], windows[0])
-            references[source] = Reference.from_image(model, image, lesion[source], options.seed)
+    for position, (index, source) in enumerate(zip(indices, sources, strict=True)):
         result = segment_with_reference(model, references[source], greys.image(followup.array[index]), search)
         mask[index] = result.best.mask
         slices.append(
             LesionSlice(index, result.candidates, result.chosen, {"low predicted IoU": _doubt(result.best.predicted_iou)})
         )
-        step("segment", position + 1, len(indices))
+        step("segment", len(references) + position + 1, total)
     return LesionContour(mask, tuple(slices), greys=greys)
 
 

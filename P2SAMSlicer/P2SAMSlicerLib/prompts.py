@@ -5,6 +5,7 @@ Paper section 3.2, equation 2. Wherever several places are equally good, the fir
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -88,6 +89,34 @@ class Reference:
         if key not in self._parts:
             self._parts[key] = part_features(points, n_parts, self.seed)
         return self._parts[key]
+
+
+def fit_parts(references: Sequence[Reference], positive: Iterable[int], negative: Iterable[int]) -> None:
+    """k-means of several references side by side, one on each processor thread; each is what it is alone.
+
+    k-means of one reference takes one thread (see :func:`~P2SAMSlicerLib.features.part_means`), so that the others would wait.
+
+    :param positive: numbers of lesion parts that will be asked for; beyond the distinct features none is made.
+    :param negative: numbers of background parts, likewise; 0 is no clustering.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    import torch
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    jobs = [
+        job
+        for reference in references
+        for job in (
+            *((reference.negative_parts, min(n, reference.distinct_background)) for n in negative if len(reference.background)),
+            *((reference.positive_parts, min(n, reference.distinct_foreground)) for n in positive),
+        )
+        if job[1] > 0
+    ]
+    # One thread a k-means, set from outside: what each sets for itself would be undone by whichever ends first.
+    with threadpool_limits(limits=1), ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for _ in pool.map(lambda job: job[0](job[1]), dict.fromkeys(jobs)):
+            pass
 
 
 def part_features(cell_features: NDArray[np.float32], n_parts: int, seed: int = 0) -> NDArray[np.float32]:

@@ -73,7 +73,8 @@ def test_every_slice_of_the_carried_range_is_segmented_and_no_other() -> None:
     assert [s.index for s in result.slices] == [12, 13, 14, 15, 16]
     assert not result.mask[:12].any()
     assert not result.mask[17:].any()
-    assert steps == [("segment", k, 5) for k in range(1, 6)]
+    # Five slices of either visit.
+    assert steps == [("segment", k, 10) for k in range(1, 11)]
     assert not result.too_small
 
 

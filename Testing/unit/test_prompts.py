@@ -15,6 +15,7 @@ from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.models.protocol import PromptableModel
 from P2SAMSlicerLib.prompts import (
     Reference,
+    fit_parts,
     natural_negative_point,
     negative_points,
     part_features,
@@ -217,3 +218,21 @@ def test_negative_parts_without_a_background_are_refused() -> None:
     reference = Reference(np.ones((4, 2), dtype=np.float32), np.zeros((0, 2), dtype=np.float32))
     with pytest.raises(InputError, match="no background"):
         reference.negative_parts(1)
+
+
+def test_references_clustered_side_by_side_are_each_what_they_are_alone() -> None:
+    def references() -> list[Reference]:
+        rows = np.random.default_rng(1)
+        made = [Reference(rows.random((30, 8), np.float32), rows.random((80, 8), np.float32)) for _ in range(4)]
+        return [*made, Reference(np.repeat(rows.random((1, 8), np.float32), 5, axis=0), np.zeros((0, 8), np.float32))]
+
+    alone, together = references(), references()
+    fit_parts(together, range(1, 4), range(7))
+    fitted = [dict(reference._parts) for reference in together]
+    for reference, parts in zip(alone, fitted, strict=True):
+        wanted = {("foreground", n) for n in range(1, min(3, reference.distinct_foreground) + 1)}
+        wanted |= {("background", n) for n in range(1, 7) if len(reference.background)}
+        assert parts.keys() == wanted
+        for (kind, count), found in parts.items():
+            own = reference.positive_parts(count) if kind == "foreground" else reference.negative_parts(count)
+            assert np.array_equal(found, own)
