@@ -242,6 +242,7 @@ def test_the_encoder_is_adapted_and_merged_once(
     assert files(options) == ["a.curve.csv", "a.safetensors"]
 
 
+@pytest.mark.long  # what LoRA changes, above
 def test_full_training_changes_every_kind_of_weight_that_learns(options: AdaptationOptions) -> None:
     adapt(replace(options, method="full", epochs=1))
     names = read_tensors(options.out)

@@ -63,7 +63,7 @@ def test_every_option_reaches_the_engine(visits: list[str], tmp_path: Path, engi
     words = ["--mode", "paper", "--registration", str(transform), "--modality", "cbct", "--parts", "5", "--negatives", "0:3"]
     words += ["--margin-mm", "30", "--plausible-mm", "12.5", "--seed", "7", "--allow-other-patient", "--allow-older-followup"]
     words += ["--registration-only", "GTV"]
-    assert cli.main([*visits, *words, "--device", "cpu", "--threads", "2"]) == 0
+    assert cli.main([*visits, *words, "--device", "cpu", "--precision", "float32", "--threads", "2"]) == 0
     assert engine.calls[0][3] == PropagationOptions(
         mode="paper",
         registration="file",
@@ -78,14 +78,14 @@ def test_every_option_reaches_the_engine(visits: list[str], tmp_path: Path, engi
         allow_other_patient=True,
         allow_older_followup=True,
     )
-    assert engine.loaded == [("lite_medsam_ct", "cpu", None, {"allow_unverified": False})]
+    assert engine.loaded == [("lite_medsam_ct", "cpu", None, {"allow_unverified": False, "precision": "float32"})]
 
 
 def test_a_checkpoint_of_your_own_reaches_the_model_when_allowed(visits: list[str], tmp_path: Path, engine: Engine) -> None:
     weights = tmp_path / "own.pth"
     weights.write_bytes(b"PK" + bytes(1000))
     assert cli.main([*visits, "--checkpoint", str(weights), "--allow-unverified"]) == 0
-    assert engine.loaded == [("lite_medsam_ct", "auto", weights, {"allow_unverified": True})]
+    assert engine.loaded == [("lite_medsam_ct", "auto", weights, {"allow_unverified": True, "precision": "auto"})]
 
 
 def test_only_the_named_segments_are_carried_each_once(tmp_path: Path, engine: Engine) -> None:

@@ -171,7 +171,7 @@ def test_two_processes_share_a_folder_and_one_that_is_killed_leaves_no_half_feat
     expected = {number: Named().encode([image(number)]) for number in range(40)}
     end = time.monotonic() + 90
     taken = 0
-    while taken < 200:
+    while taken < 80:
         assert time.monotonic() < end, f"only {taken} features of the other processes were found"
         for number, own in expected.items():
             model = Named()

@@ -193,7 +193,7 @@ def test_a_coronal_prior_with_its_own_tilt_is_registered() -> None:
     assert dice(result.mask, truth) > 0.8
 
 
-@pytest.mark.parametrize("tilt", [3.0, 15.0])
+@pytest.mark.parametrize("tilt", [pytest.param(3.0, marks=pytest.mark.long), 15.0])
 def test_a_followup_whose_frame_is_tilted_against_the_priors_sees_the_lesion_in_place(tilt: float) -> None:
     matrix = Rotation.from_euler("xy", [tilt, -tilt / 2], degrees=True).as_matrix()
     origin = matrix @ np.array(GRID.origin)
@@ -206,7 +206,7 @@ def test_a_followup_whose_frame_is_tilted_against_the_priors_sees_the_lesion_in_
     assert dice(result.mask, truth) > 0.9
 
 
-@pytest.mark.parametrize("spacing", [(3.3, 3.3, 6.0), (1.4, 1.4, 2.5)])
+@pytest.mark.parametrize("spacing", [(3.3, 3.3, 6.0), pytest.param((1.4, 1.4, 2.5), marks=pytest.mark.long)])
 def test_a_followup_with_other_voxels_gives_the_same_volume(spacing: tuple[float, float, float]) -> None:
     shape = tuple(int(n * old / new) for n, old, new in zip(GRID.shape, GRID.spacing_zyx, spacing[::-1], strict=True))
     grid = Grid((shape[0], shape[1], shape[2]), spacing, GRID.origin)

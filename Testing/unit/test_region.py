@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from P2SAMSlicerLib.geometry import Grid
@@ -122,3 +122,27 @@ def test_a_side_that_is_asked_for_is_kept() -> None:
     region = region_around(mask, Grid((1, 50, 50)), 5.0, 64, side_mm=123.0)
     assert region.side == 123.0
     assert region.left + 61.5 == pytest.approx(14.5)
+
+
+@given(
+    shape=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    origin=st.tuples(st.floats(-20, 20), st.floats(-20, 20)),
+    share=st.floats(0.05, 1.0),
+    spacing=st.tuples(st.floats(0.3, 3.0), st.floats(0.3, 3.0)),
+    seed=st.integers(0, 1000),
+)
+def test_a_crop_is_what_it_is_point_by_point(
+    shape: tuple[int, int], origin: tuple[float, float], share: float, spacing: tuple[float, float], seed: int
+) -> None:
+    from scipy import ndimage
+
+    plane = np.random.default_rng(seed).normal(0.0, 500.0, shape).astype(np.float32)
+    region = Region(*origin, 16 * share * min(spacing), 16)  # finer than voxels: nothing is averaged
+    grid = Grid((1, *shape), (*spacing, 1.0))
+    rows, columns = (region._pixel_centres(grid.spacing[1 - axis], (region.top, region.left)[axis]) for axis in (0, 1))
+    # A pixel on the very border may fall to either side of it by rounding.
+    for at, size in ((rows, shape[0]), (columns, shape[1])):
+        assume(np.abs(at).min() > 1e-6 and np.abs(at - (size - 1)).min() > 1e-6)
+    points = np.meshgrid(rows, columns, indexing="ij")
+    expected = ndimage.map_coordinates(plane, points, order=1, mode="constant", cval=-1024.0)
+    np.testing.assert_allclose(region.crop(plane, grid), expected, rtol=1e-5, atol=1e-3)

@@ -217,3 +217,13 @@ def test_a_distance_that_is_not_a_number_never_wins() -> None:
 def test_nothing_to_select_from_is_an_error() -> None:
     with pytest.raises(ValueError, match="no candidate"):
         select([])
+
+
+@pytest.mark.parametrize("count", [1, 2, 40])
+def test_between_equally_many_points_it_is_the_transport_that_the_network_simplex_finds(count: int) -> None:
+    import ot
+
+    rng = np.random.default_rng(count)
+    a, b = rng.normal(size=(count, 6)).astype(np.float32), rng.normal(0.5, 1.0, (count, 6)).astype(np.float32)
+    cost = ot.dist(a.astype(np.float64), b.astype(np.float64), metric="sqeuclidean")
+    assert wasserstein(a, b) == pytest.approx(ot.emd2(ot.unif(count), ot.unif(count), cost), rel=1e-12)

@@ -63,6 +63,11 @@ class SamFamilyModel:
         return self._device
 
     @property
+    def encode_chunk(self) -> int:
+        """Images that it encodes at once now."""
+        return self._encode_batch.most
+
+    @property
     def network(self) -> Any:
         """The network itself, for those who measure it."""
         return self._network

@@ -20,8 +20,8 @@ from P2SAMSlicerLib.models.precision import computes_in_bfloat16
 from P2SAMSlicerLib.speed.hardware import Hardware, measure_hardware, synchronize
 from P2SAMSlicerLib.speed.plain_process import PlainProcess
 
-#: Batches that are tried for the best one, besides 1.
-CPU_BATCHES, GPU_BATCHES = (4,), (4, 8, 16)
+#: Batches that are tried on an accelerator for the best one, besides 1 and what the product takes.
+GPU_BATCHES = (4, 8, 16)
 
 #: Runtimes that are weighed where they are installed; the product does not use them.
 OPENVINO, ONNX_RUNTIME = "OpenVINO, float32", "ONNX Runtime, float32"
@@ -173,7 +173,8 @@ def _ways(ours: Any, place: Any, tell: Callable[[str], None]) -> tuple[list[_Way
     """The product's ways, and the runtimes that are installed."""
     import torch
 
-    encoder, batches = ours.network.image_encoder, (1, *(GPU_BATCHES if place.type == "cuda" else CPU_BATCHES))
+    encoder = ours.network.image_encoder
+    batches = tuple(sorted({1, ours.encode_chunk, *(GPU_BATCHES if place.type == "cuda" else ())}))
     ways = [_Way(f"{PRODUCT}, float32", encoder, batches=batches)]
     left_out = []
     if computes_in_bfloat16(place):
