@@ -31,7 +31,7 @@ from torch.utils._pytree import tree_map
 PIXELS, MARGIN_MM, REACH_MM = 256, 20.0, 12.0
 PRECISIONS = ("bfloat16", "float16")
 #: Operators that a device computes in half precision under autocast.
-PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "convolution", "_convolution", "mkldnn_convolution"}
+PRODUCTS = {"linear", "matmul", "mm", "addmm", "bmm", "baddbmm", "conv2d", "convolution", "scaled_dot_product_attention"}
 
 
 class Imitated(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 from cohort_stand_ins import functions, holds_results, planner_for, record_failure, write_patients
+from P2SAMSlicerLib.cohort import private_orders
 from P2SAMSlicerLib.cohort.cluster import Cluster
 from P2SAMSlicerLib.cohort.local_cluster import LocalWorkers, local_cluster, plan_workers
 from P2SAMSlicerLib.cohort.manifest import read_manifest
@@ -360,3 +361,29 @@ def test_an_order_is_read_by_its_token_only(tmp_path: Path) -> None:
     orders.remove()
     orders.remove()
     assert not orders.path.exists()
+
+
+def test_an_order_that_was_dropped_is_not_begun_and_leaves_no_note(tmp_path: Path) -> None:
+    orders = PrivateOrders(tmp_path)
+    token = orders.put({"visit": 1})
+    assert begin_order(orders.path, token).starts == 1
+    assert begin_order(orders.path, token).starts == 2
+    orders.drop(token)
+    with pytest.raises(FileNotFoundError):
+        begin_order(orders.path, token)
+    assert list(orders.path.iterdir()) == []
+
+
+def test_an_order_that_is_dropped_while_it_is_begun_leaves_no_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    orders = PrivateOrders(tmp_path)
+    token = orders.put({"visit": 1})
+    original = private_orders._open_private
+
+    def dropped_first(*arguments: Any) -> Any:
+        orders.drop(token)
+        return original(*arguments)
+
+    monkeypatch.setattr(private_orders, "_open_private", dropped_first)
+    with pytest.raises(FileNotFoundError):
+        begin_order(orders.path, token)
+    assert list(orders.path.iterdir()) == []

@@ -7,6 +7,7 @@ folder is removed at the end of a run; what a killed run left is removed by the 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -98,11 +99,16 @@ def begin_order(folder: Path, token: str) -> BegunOrder:
     :raises ValueError: no token, or a damaged order.
     """
     _check_token(token)
+    path = folder / f"{token}{ORDER}"
+    order = json.loads(path.read_text(encoding="utf-8"))
     with _open_private(folder / f"{token}{STARTS}", os.O_APPEND) as file:
         file.write(b".")
         file.flush()
         starts = os.fstat(file.fileno()).st_size
-    order = json.loads((folder / f"{token}{ORDER}").read_text(encoding="utf-8"))
+    if not path.exists():
+        # Dropped in the meantime, after a worker before had ended: nobody would remove the note.
+        (folder / f"{token}{STARTS}").unlink(missing_ok=True)
+        raise FileNotFoundError(errno.ENOENT, "the order was dropped")
     if not isinstance(order, dict):
         raise ValueError("an order is an object")
     return BegunOrder(order, starts)
