@@ -400,8 +400,7 @@ def test_an_adapter_is_no_base_of_a_training(options: AdaptationOptions) -> None
     assert message.startswith("a.safetensors: is an adapter")
 
 
-@pytest.mark.long  # the interpolation itself is tested with the adapters
-@pytest.mark.parametrize("method", ["decoder", "lora"])
+@pytest.mark.parametrize("method", ["decoder", pytest.param("lora", marks=pytest.mark.long)])
 def test_a_share_of_what_was_learned_is_written_and_validated(method: Any, options: AdaptationOptions) -> None:
     options = replace(options, epochs=1, method=method, validation=0.5, share=1.0)
     whole = adapt(options)
