@@ -117,7 +117,8 @@ def options_of(parser: argparse.ArgumentParser) -> set[str]:
 
 
 def test_every_option_that_the_readme_names_is_there() -> None:
-    scripts = "".join((ROOT / path).read_text("utf-8") for path in ("dev.py", "Testing/benchmarks/large_volume.py"))
+    files = [ROOT / "dev.py", *(ROOT / "Testing" / "benchmarks").glob("*.py")]
+    scripts = "".join(path.read_text("utf-8") for path in files)
     others = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", scripts))
     named = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", readme()))
     assert {"--prior-ct", "--long", "--size"} <= named

@@ -1,4 +1,4 @@
-"""The encoder's arithmetic: half precision only where the device has instructions for it, or where it is asked for."""
+"""The encoder's arithmetic: half precision only where it is asked for."""
 
 from __future__ import annotations
 
@@ -32,19 +32,18 @@ def test_a_processor_says_whether_it_multiplies_bfloat16(
     (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{flags}\nbugs\t: none\n")
     monkeypatch.setattr(precision, "_PROCESSORS", tmp_path / "cpuinfo")
     assert computes_in_bfloat16(CPU) is expected
-    assert encoder_precision("auto", CPU, half_wins=True) == ("bfloat16" if expected else "float32")
-    # A small network gains nothing.
-    assert encoder_precision("auto", CPU, half_wins=False) == "float32"
+    # Half precision changes contours: it is never taken unasked.
+    assert encoder_precision("auto") == "float32"
 
 
-def test_where_the_system_does_not_say_it_is_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_system_does_not_say_it_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "_PROCESSORS", tmp_path / "nothing")
-    assert encoder_precision("auto", CPU, half_wins=True) == "float32"
+    assert not computes_in_bfloat16(CPU)
     assert not computes_in_bfloat16(torch.device("mps"))
 
 
 def test_what_is_asked_for_is_taken_and_recorded_in_the_card() -> None:
-    assert encoder_precision("float16", CPU, half_wins=False) == "float16"
+    assert encoder_precision("float16") == "float16"
     assert load_model("lite_medsam", "cpu", seed_weights=0).card.precision == "float32"
     assert load_model("lite_medsam", "cpu", seed_weights=0, precision="bfloat16").card.precision == "bfloat16"
 

@@ -106,8 +106,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=PRECISIONS,
         default="auto",
-        help="arithmetic of the encoder; auto: bfloat16 for SAM and MedSAM where the device has instructions for it, else"
-        " float32 (default: %(default)s)",
+        help="arithmetic of the encoder; auto is float32, the others change contours (default: %(default)s)",
     )
     group.add_argument(
         "--threads",

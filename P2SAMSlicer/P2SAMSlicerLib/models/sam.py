@@ -24,8 +24,6 @@ INSTALL_HINT = "SAM needs a package that is not installed: pip install segment-a
 ENCODE_CHUNK, ENCODE_CHUNK_ACCELERATED = 1, 8
 #: What one image is reckoned to take: its relative positions in the global attention are 16 maps of 4096 x 4096 at most.
 ENCODE_BYTES = 3 * 2**29
-#: The encoder is large enough to gain by half precision.
-HALF_PRECISION_WINS = True
 
 
 def check_installed() -> None:
