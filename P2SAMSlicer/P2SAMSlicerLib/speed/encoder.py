@@ -40,7 +40,7 @@ class EncoderTiming:
     :param seconds: of one image, median.
     :param ratio: of the plain encoder's seconds at batch 1 to these, the median of pairs taken one after the other.
     :param setup_seconds: what it takes before the first image: compiling, converting.
-    :param difference: largest difference of a feature from the plain float32 encoder's, relative to the largest feature;
+    :param difference: largest difference of a feature from this product's float32 encoder, relative to the largest feature;
         None for the plain encoder itself.
     """
 

@@ -81,7 +81,7 @@ def _encoder(found: EncoderFindings) -> str:
     text = f"""\
 ### Encoder of {found.model} ({found.weights} weights)
 
-{_table(["", "batch", "times as fast", "an image", "set up before", "largest difference"], rows)}
+{_table(["", "batch", "times as fast", "an image", "set up before", "difference from this product, float32"], rows)}
 
 {found.flop / 1e9:.0f} GFLOP an image. The device multiplies large float32 matrices with {flops / 1e9:.0f} GFLOP/s, so that
 {_seconds(least)} an image is the limit; {found.best.way} reaches {least / found.best.seconds:.0%} of it. The operators read
