@@ -185,6 +185,8 @@ def _reasons(visits: RegisteredVisits, model: PromptableModel, options: Propagat
     reasons = [*visits.overrides, *visits.warnings]
     if options.modality == "cbct":
         reasons.append("CBCT: its values are no HU, and no CBCT was ever measured with this tool")
+    if model.card.precision != "float32":
+        reasons.append(f"the encoder computed in {model.card.precision}, which changes contours, and loses some")
     if options.mode == "paper" and "points" not in model.card.trained_prompts:
         reasons.append(f"paper mode prompts with points, and {model.card.id} was not trained with points")
     return reasons

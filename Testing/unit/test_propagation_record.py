@@ -169,3 +169,14 @@ def test_a_cbct_is_always_flagged_and_its_values_may_be_anything() -> None:
     assert result.segments[0].lost_tissue_share is None, "its values are no HU"
     assert result.warnings
     check_result(result.segments[0], GRID)
+
+
+def test_contours_of_an_encoder_in_half_precision_are_flagged_with_that_reason() -> None:
+    prior, segment = prior_visit()
+    model = BrightnessModel()
+    model.card = replace(model.card, precision="bfloat16")
+    (half,) = propagate(model, prior, [segment], prior, PropagationOptions(registration="none")).segments
+    (full,) = propagate(BrightnessModel(), prior, [segment], prior, PropagationOptions(registration="none")).segments
+    assert half.outcome == Outcome.FLAGGED
+    assert "the encoder computed in bfloat16, which changes contours, and loses some" in half.reasons
+    assert full.outcome == Outcome.FOUND

@@ -14,13 +14,14 @@ from P2SAMSlicerLib.cli import main
 from P2SAMSlicerLib.errors import P2SAMError
 from P2SAMSlicerLib.models import load_model
 from P2SAMSlicerLib.segmentation import PaperOptions
+from P2SAMSlicerLib.speed import hardware
 from P2SAMSlicerLib.speed.authors_loop import SlicePair, authors_loop
 from P2SAMSlicerLib.speed.cold_start import ColdStartFindings
 from P2SAMSlicerLib.speed.encoder import COMPILED, EncoderFindings, EncoderTiming, measure_encoder
 from P2SAMSlicerLib.speed.findings import SpeedFindings
 from P2SAMSlicerLib.speed.followup import FollowupFindings
 from P2SAMSlicerLib.speed.growth import GrowthRow
-from P2SAMSlicerLib.speed.hardware import Hardware, measure_hardware
+from P2SAMSlicerLib.speed.hardware import Hardware, computes_in_bfloat16, measure_hardware
 from P2SAMSlicerLib.speed.plain_process import PlainProcess
 from P2SAMSlicerLib.speed.prompt_edit import EditFindings
 from P2SAMSlicerLib.speed.report import markdown, record, write_report
@@ -117,6 +118,31 @@ def test_the_measured_limits_of_the_processor_are_of_its_order() -> None:
     assert found.name
     assert 1e9 < found.flops["float32"] < 1e14
     assert 1e8 < found.bytes_per_second < 1e13
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("flags\t\t: fpu avx2 avx512f avx512_bf16 fma", True),
+        ("flags\t\t: fpu amx_bf16", True),
+        ("Features\t: fp asimd bf16 sve", True),
+        ("flags\t\t: fpu avx2 avx512f avx512_bf16x", False),
+        ("model name\t: avx512_bf16", False),
+        ("", False),
+    ],
+)
+def test_a_processor_says_whether_it_multiplies_bfloat16(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, expected: bool
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{flags}\nbugs\t: none\n")
+    monkeypatch.setattr(hardware, "_PROCESSORS", tmp_path / "cpuinfo")
+    assert computes_in_bfloat16(torch.device("cpu")) is expected
+
+
+def test_where_the_system_does_not_say_it_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "_PROCESSORS", tmp_path / "nothing")
+    assert not computes_in_bfloat16(torch.device("cpu"))
+    assert not computes_in_bfloat16(torch.device("mps"))
 
 
 @pytest.mark.long

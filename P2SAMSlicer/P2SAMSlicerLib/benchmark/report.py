@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from P2SAMSlicerLib.atomic_file import atomic_folder, check_writable
@@ -17,13 +18,14 @@ NAMES = (TABLE_NAME, ROWS_NAME, RECORD_NAME, PLOT_NAME)
 NEED_BYTES = 20_000_000
 
 
-def check_report(out: Path, *, overwrite: bool) -> None:
+def check_report(out: Path, *, overwrite: bool, names: Sequence[str] = NAMES) -> None:
     """Refuse, before any work, a folder into which the report cannot be written.
 
+    :param names: of its files; the first is named where they are there.
     :raises InputError: it holds one already, which may not be replaced.
     :raises OutputError: no space, no permission.
     """
-    there = [name for name in NAMES if os.path.lexists(out / name)]
+    there = [name for name in names if os.path.lexists(out / name)]
     if there and not overwrite:
         raise InputError(f"{there[0]}: there already in the folder for the report; use --overwrite to replace")
     check_writable(out, NEED_BYTES)

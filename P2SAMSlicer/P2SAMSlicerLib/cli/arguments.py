@@ -6,10 +6,13 @@ import argparse
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from P2SAMSlicerLib import __version__
 from P2SAMSlicerLib.errors import InputError
+
+if TYPE_CHECKING:
+    from P2SAMSlicerLib.models.protocol import PromptableModel
 
 PROGRAM = "p2sam"
 
@@ -106,13 +109,29 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=PRECISIONS,
         default="auto",
-        help="arithmetic of the encoder; auto is float32, the others change contours (default: %(default)s)",
+        help="of the encoder; auto is float32; half precision changes contours and flags them (default: %(default)s)",
     )
     group.add_argument(
         "--threads",
         metavar="N",
         type=whole_number(1),
         help="processor threads (default: OMP_NUM_THREADS if set, else one for each physical core)",
+    )
+
+
+def chosen_model(arguments: argparse.Namespace) -> PromptableModel:
+    """The model that the arguments of :func:`add_model_arguments` name, loaded.
+
+    :raises ModelError: see :func:`~P2SAMSlicerLib.models.load_model`.
+    """
+    from P2SAMSlicerLib.models import load_model
+
+    return load_model(
+        arguments.model,
+        arguments.device,
+        arguments.checkpoint,
+        allow_unverified=arguments.allow_unverified,
+        precision=arguments.precision,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from P2SAMSlicerLib.benchmark.report import check_report
 from P2SAMSlicerLib.cli.arguments import Commands, add_model_arguments, add_progress_argument, whole_number
 from P2SAMSlicerLib.cli.arguments import add_command as add_named_command
 from P2SAMSlicerLib.errors import InputError
@@ -23,8 +24,8 @@ re-statement of the authors' loop, each peer in a process of its own; the answer
 to an edited prompt; a cold start with its memory; and how time and work grow with
 slices, lesions, visits and parts. Ratios are medians of pairs taken in turns.
 
-Nothing else should run on the machine meanwhile. All of it takes about an hour on
-two processor cores; --part measures less.
+Nothing else should run on the machine meanwhile. On a processor all of it takes
+long; --part measures less.
 
 Written into the --out folder: speed.md (tables), speed.json (everything)."""
 
@@ -67,9 +68,9 @@ def run_speed(arguments: argparse.Namespace) -> int:
     """
     from P2SAMSlicerLib.models import check_model
     from P2SAMSlicerLib.models.catalogue import catalogue_entry
-    from P2SAMSlicerLib.speed.report import check_report, markdown, write_report
+    from P2SAMSlicerLib.speed.report import NAMES, markdown, write_report
 
-    check_report(arguments.out, overwrite=arguments.overwrite)
+    check_report(arguments.out, overwrite=arguments.overwrite, names=NAMES)
     check_model(arguments.model, arguments.checkpoint, allow_unverified=arguments.allow_unverified)
     for each in arguments.encoder:
         catalogue_entry(each)

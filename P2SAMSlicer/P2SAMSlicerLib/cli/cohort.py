@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from P2SAMSlicerLib.cli.arguments import Commands, add_model_arguments, add_progress_argument, whole_number
 from P2SAMSlicerLib.cli.arguments import add_command as add_named_command
@@ -16,6 +17,9 @@ from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.options import PropagationOptions
 from P2SAMSlicerLib.progress import terminal_progress
 from P2SAMSlicerLib.result_files import STATEMENT
+
+if TYPE_CHECKING:
+    from P2SAMSlicerLib.patient.plan import PatientSettings
 
 DESCRIPTION = """\
 Carries contours through the visits of many patients, one task a visit, and writes a
@@ -91,7 +95,6 @@ def run(arguments: argparse.Namespace) -> int:
     from P2SAMSlicerLib.cohort.remote_cluster import SchedulerAddress
     from P2SAMSlicerLib.cohort.run import CohortJob, run_cohort
     from P2SAMSlicerLib.cohort.schedule import SchedulerLostError
-    from P2SAMSlicerLib.patient.plan import PatientSettings
 
     scheduler = None
     if arguments.scheduler is not None:
@@ -99,22 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
         scheduler.check()
     elif arguments.tls_ca or arguments.tls_cert or arguments.tls_key:
         raise InputError("--tls-ca, --tls-cert and --tls-key go with --scheduler tls://HOST:PORT")
-    options = options_of(arguments)
-    if options.transform_file is not None:
-        raise InputError("--registration: a transform belongs to one prior and one follow-up, and not to a cohort")
-    settings = PatientSettings(
-        prior=arguments.prior,
-        segments=tuple(arguments.segment),
-        carried_from=arguments.carried_from,
-        options=options,
-        model=arguments.model,
-        checkpoint=None if arguments.checkpoint is None else arguments.checkpoint.absolute(),
-        allow_unverified=arguments.allow_unverified,
-        device=arguments.device,
-        precision=arguments.precision,
-        threads=arguments.threads,
-        resample=arguments.resample,
-    )
+    settings = _settings(arguments)
     job = CohortJob(
         rows=read_manifest(arguments.manifest),
         out=arguments.out,
@@ -151,3 +139,28 @@ def run(arguments: argparse.Namespace) -> int:
     for line in STATEMENT:
         print(line)
     return 1 if result.failed else 0
+
+
+def _settings(arguments: argparse.Namespace) -> PatientSettings:
+    """What all patients have in common.
+
+    :raises InputError: a transform, which belongs to two CTs.
+    """
+    from P2SAMSlicerLib.patient.plan import PatientSettings
+
+    options = options_of(arguments)
+    if options.transform_file is not None:
+        raise InputError("--registration: a transform belongs to one prior and one follow-up, and not to a cohort")
+    return PatientSettings(
+        prior=arguments.prior,
+        segments=tuple(arguments.segment),
+        carried_from=arguments.carried_from,
+        options=options,
+        model=arguments.model,
+        checkpoint=None if arguments.checkpoint is None else arguments.checkpoint.absolute(),
+        allow_unverified=arguments.allow_unverified,
+        device=arguments.device,
+        precision=arguments.precision,
+        threads=arguments.threads,
+        resample=arguments.resample,
+    )

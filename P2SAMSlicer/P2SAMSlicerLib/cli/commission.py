@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING
 from P2SAMSlicerLib.atomic_file import atomic_write
 from P2SAMSlicerLib.benchmark.methods import METHODS, selected
 from P2SAMSlicerLib.benchmark.tables import table
-from P2SAMSlicerLib.cli.arguments import Commands, add_model_arguments, add_progress_argument, whole_number
+from P2SAMSlicerLib.cli.arguments import (
+    Commands,
+    add_model_arguments,
+    add_progress_argument,
+    chosen_model,
+    whole_number,
+)
 from P2SAMSlicerLib.cli.arguments import add_command as add_named_command
 from P2SAMSlicerLib.cli.output import check_output_file
 from P2SAMSlicerLib.commissioning.clinic_cases import ClinicCase, check_site, find_clinic_cases
@@ -163,16 +169,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _model(arguments: argparse.Namespace) -> PromptableModel:
-    from P2SAMSlicerLib.models import check_model, load_model
+    from P2SAMSlicerLib.models import check_model
 
     check_model(arguments.model, arguments.checkpoint, allow_unverified=arguments.allow_unverified)
-    return load_model(
-        arguments.model,
-        arguments.device,
-        arguments.checkpoint,
-        allow_unverified=arguments.allow_unverified,
-        precision=arguments.precision,
-    )
+    return chosen_model(arguments)
 
 
 def _check_apart(cases: Path, out: Path) -> None:

@@ -12,6 +12,7 @@ from P2SAMSlicerLib.atomic_file import atomic_write
 from P2SAMSlicerLib.cli.arguments import (
     Commands,
     add_model_arguments,
+    chosen_model,
     number_range,
     whole_number,
 )
@@ -115,16 +116,9 @@ def run(arguments: argparse.Namespace) -> int:
     reference, target = read_picture(arguments.reference_image), read_picture(arguments.target_image)
     mask = read_mask(arguments.reference_mask, reference)
 
-    from P2SAMSlicerLib.models import load_model
     from P2SAMSlicerLib.segmentation import segment_image
 
-    model = load_model(
-        arguments.model,
-        arguments.device,
-        arguments.checkpoint,
-        allow_unverified=arguments.allow_unverified,
-        precision=arguments.precision,
-    )
+    model = chosen_model(arguments)
     result = segment_image(model, reference.array, mask, target.array, options)
     found = bool(result.best.mask.any())
     if arguments.json is not None:

@@ -37,14 +37,8 @@ def load_order_model(order: VisitOrder) -> PromptableModel:
 
     :raises ModelError: see :func:`~P2SAMSlicerLib.models.load_model`.
     """
-    from P2SAMSlicerLib.models import load_model
+    from P2SAMSlicerLib.patient import run
     from P2SAMSlicerLib.threads import use_threads
 
     use_threads(order.threads)
-    return load_model(
-        order.model,
-        order.device,
-        order.checkpoint,
-        allow_unverified=order.allow_unverified,
-        precision=order.precision,
-    )
+    return run.load_order_model(order)

@@ -16,6 +16,7 @@ from P2SAMSlicerLib import __version__
 from P2SAMSlicerLib.errors import InputError, ModelError
 from P2SAMSlicerLib.models import check_model
 from P2SAMSlicerLib.models.checkpoint import hash_file
+from P2SAMSlicerLib.models.precision import encoder_precision
 from P2SAMSlicerLib.patient.visit_order import PatientVisit, VisitOrder
 
 #: Changed when the same inputs would give another folder.
@@ -41,7 +42,7 @@ def visit_key(order: VisitOrder) -> str:
         "unreviewed": order.unreviewed,
         "options": options,
         "model": model_fingerprint(order.model, order.checkpoint, allow_unverified=order.allow_unverified),
-        "precision": order.precision,
+        "precision": encoder_precision(order.precision),
         "dicom": order.dicom,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

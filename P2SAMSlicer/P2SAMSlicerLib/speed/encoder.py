@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from P2SAMSlicerLib.errors import out_of_memory
-from P2SAMSlicerLib.models.precision import computes_in_bfloat16
-from P2SAMSlicerLib.speed.hardware import Hardware, measure_hardware, synchronize
+from P2SAMSlicerLib.speed.hardware import Hardware, computes_in_bfloat16, measure_hardware, synchronize
 from P2SAMSlicerLib.speed.plain_process import PlainProcess
 
 #: Batches that are tried on an accelerator for the best one, besides 1 and what the product takes.

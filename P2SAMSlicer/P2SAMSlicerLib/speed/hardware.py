@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import statistics
 import time
 from collections.abc import Callable
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 #: Side of the matrices, and bytes of the copies: large enough that nothing of them stays in a cache.
 CPU_SIDE, GPU_SIDE, COPY_BYTES = 2048, 8192, 2**28
 _REPEATS = 5
+
+#: Where Linux says what its processors are and can do.
+_PROCESSORS = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = _PROCESSORS.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
     names = {line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")}
@@ -81,3 +85,25 @@ def _median_seconds(device: torch.device, work: Callable[[], object]) -> float:
         synchronize(device)
         seconds.append(time.perf_counter() - started)
     return statistics.median(seconds[1:])
+
+
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether a device has instructions for products of bfloat16 matrices; without them they are slower than float32."""
+    import torch
+
+    if device.type == "cuda":
+        # Ampere and later; earlier ones only imitate it.
+        return torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        return _processor_has_bfloat16()
+    return False
+
+
+def _processor_has_bfloat16() -> bool:
+    """Asked of the system and not of PyTorch, which has no public word for it. Elsewhere than on Linux: no."""
+    try:
+        text = _PROCESSORS.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    return flags is not None and not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags[1].split())

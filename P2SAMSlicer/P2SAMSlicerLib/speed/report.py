@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from P2SAMSlicerLib.atomic_file import atomic_folder, check_writable
-from P2SAMSlicerLib.errors import InputError
+from P2SAMSlicerLib.atomic_file import atomic_folder
 from P2SAMSlicerLib.result_files import plain, write_json
 from P2SAMSlicerLib.speed.cold_start import ColdStartFindings
 from P2SAMSlicerLib.speed.encoder import COMPILED, EncoderFindings
@@ -20,21 +18,8 @@ from P2SAMSlicerLib.speed.prompt_edit import EditFindings
 
 TABLE_NAME, RECORD_NAME = "speed.md", "speed.json"
 NAMES = (TABLE_NAME, RECORD_NAME)
-NEED_BYTES = 1_000_000
 
 PLAIN = "the package's own encoder, eager float32, in a process of its own"
-
-
-def check_report(out: Path, *, overwrite: bool) -> None:
-    """Refuse, before any work, a folder into which the report cannot be written.
-
-    :raises InputError: it holds one already, which may not be replaced.
-    :raises OutputError: no space, no permission.
-    """
-    there = [name for name in NAMES if os.path.lexists(out / name)]
-    if there and not overwrite:
-        raise InputError(f"{there[0]}: there already in the folder for the report; use --overwrite to replace")
-    check_writable(out, NEED_BYTES)
 
 
 def write_report(out: Path, findings: SpeedFindings) -> list[Path]:
