@@ -43,6 +43,8 @@ PARTS = "parts "
 #: Candidates that no model made.
 WITHOUT_MODEL = (REGISTERED, EXPECTED)
 ABSENT = "no lesion on this slice"
+#: Prompt sets for which the features are laid together, 4 MB each.
+_DECODE_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -202,23 +204,26 @@ def _decode(
     slices: Sequence[SliceView],
     jobs: Sequence[tuple[int, str, PromptSet]],
     step: Callable[[int, int], None],
-    batch: int = 64,
 ) -> list[tuple[int, Proposal]]:
+    """The jobs' answers, in the order of the jobs."""
     import torch
 
-    result = []
-    for start in range(0, len(jobs), batch):
-        chunk = jobs[start : start + batch]
-        size = slices[0].distance_mm.shape
-        image_size = (size[0], size[1])
-        features = torch.stack([slices[row].features for row, _, _ in chunk])
-        decoded = model.decode(features, [prompt for _, _, prompt in chunk], image_size)
+    size = slices[0].distance_mm.shape
+    image_size = (size[0], size[1])
+    answers: dict[int, tuple[int, Proposal]] = {}
+    # Only prompt sets of one structure can be decoded together, and a slice has few of each.
+    order = sorted(range(len(jobs)), key=lambda number: jobs[number][2].structure)
+    for start in range(0, len(jobs), _DECODE_BATCH):
+        numbers = order[start : start + _DECODE_BATCH]
+        features = torch.stack([slices[jobs[number][0]].features for number in numbers])
+        decoded = model.decode(features, [jobs[number][2] for number in numbers], image_size)
         logits = model.upscale(decoded.logits, image_size)[:, 0].float().cpu().numpy()
         iou = decoded.predicted_iou[:, 0].float().cpu().numpy()
-        for (row, origin, prompt), answer, quality in zip(chunk, logits, iou, strict=True):
-            result.append((row, Proposal(origin, prompt, answer, float(quality))))
-        step(min(start + batch, len(jobs)), len(jobs))
-    return result
+        for number, answer, quality in zip(numbers, logits, iou, strict=True):
+            row, origin, prompt = jobs[number]
+            answers[number] = row, Proposal(origin, prompt, answer, float(quality))
+        step(len(answers), len(jobs))
+    return [answers[number] for number in range(len(jobs))]
 
 
 def _widen(

@@ -144,7 +144,7 @@ def _carry(prior: Volume, followup: Volume, box: tuple[slice, ...], transform: s
     import SimpleITK as sitk
 
     from P2SAMSlicerLib.geometry import Grid
-    from P2SAMSlicerLib.registration import array_to_image, to_image
+    from P2SAMSlicerLib.registration import array_to_image, clipped_image
 
     grid = followup.grid
     x, y, z = (float(v) for v in grid.to_physical(np.array([[box[2].start, box[1].start, box[0].start]], dtype=np.float64))[0])
@@ -152,7 +152,7 @@ def _carry(prior: Volume, followup: Volume, box: tuple[slice, ...], transform: s
     small = Grid((depth, rows, columns), grid.spacing, (x, y, z), grid.direction)
     target = array_to_image(np.zeros(small.shape, np.uint8), small)
     carried: NDArray[np.float32] = sitk.GetArrayFromImage(
-        sitk.Resample(to_image(prior), target, transform, sitk.sitkLinear, UNKNOWN_HU, sitk.sitkFloat32)
+        sitk.Resample(clipped_image(prior), target, transform, sitk.sitkLinear, UNKNOWN_HU, sitk.sitkFloat32)
     )
     return carried
 

@@ -16,6 +16,7 @@ from P2SAMSlicerLib.evidence import LesionEvidence, cells_of_slice
 from P2SAMSlicerLib.expected import expected_contour, signed_pixels_mm
 from P2SAMSlicerLib.geometry import Grid
 from P2SAMSlicerLib.intensity import GreyScale, Window, to_rgb
+from P2SAMSlicerLib.models.allocator import return_freed_memory
 from P2SAMSlicerLib.models.protocol import PromptableModel
 from P2SAMSlicerLib.options import PropagationOptions
 from P2SAMSlicerLib.prior_features import channels_last, prior_features
@@ -135,6 +136,7 @@ def segment_lesion(model: PromptableModel, lesion: Lesion, options: PropagationO
     if largest_slice_cells(carried, followup, region, model) < TOO_SMALL_CELLS or not any(s.any() for s in shown):
         return LesionContour(np.zeros_like(carried), (), too_small=True)
     change = _compare(lesion, options)
+    return_freed_memory()  # whole volumes until here, and from here on the encoder's activations
     learned = prior_features(model, lesion.prior, lesion.mask, lesion.windows[0], region.side, REGION_PIXELS, options.seed)
     evidence = LesionEvidence.learn(learned.lesion, learned.surroundings)
     views = _views(model, lesion, region, change, evidence, step)

@@ -14,6 +14,7 @@ from P2SAMSlicerLib.clinical import LesionSlice
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.intensity import PAPER_WINDOW, WINDOWS, Modality, Window, check_hounsfield, percentile_window
 from P2SAMSlicerLib.lost_tissue import lost_share
+from P2SAMSlicerLib.models.allocator import return_freed_memory
 from P2SAMSlicerLib.models.protocol import PromptableModel
 from P2SAMSlicerLib.notes import method_notes
 from P2SAMSlicerLib.options import PropagationOptions
@@ -115,6 +116,7 @@ def register_visits(
         case = _prepare(prior, segments, followup)
     with clock.stage("registration"):
         registration, judge, quality = _register(case, options, progress)
+        return_freed_memory()
     return RegisteredVisits(
         segments=tuple(segments),
         name=followup.name,

@@ -6,8 +6,9 @@ Both CTs are clipped to [-1024, 3071] HU first, so that padding and metal do not
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -32,7 +33,7 @@ COARSE_MM, MEDIUM_MM, FINE_MM = 6.0, 4.0, 2.0
 LOCAL_MARGIN_MM = 30.0
 #: Voxel size and iterations of the deformable levels, and the Gaussian that keeps the displacement smooth: wide enough not
 #: to fold at the few millimetres that soft tissue moves.
-DEMONS_LEVELS = ((8.0, 40), (4.0, 40), (2.5, 20))
+DEMONS_LEVELS: Mapping[float, int] = MappingProxyType({8.0: 40, 4.0: 40, 2.5: 20})
 FIELD_SMOOTHING_MM = 5.0
 #: How far around a mask its distance is carried: more than any rule of the engine looks at.
 CARRY_MARGIN_MM = 40.0
@@ -67,7 +68,17 @@ class Registration:
 
 def to_image(volume: Volume) -> sitk.Image:
     """The volume as a float32 SimpleITK image, clipped to the CT range."""
-    return array_to_image(clip_hu(volume.array).astype(np.float32), volume.grid)
+    import SimpleITK as sitk
+
+    image: sitk.Image = sitk.Cast(clipped_image(volume), sitk.sitkFloat32)
+    return image
+
+
+def clipped_image(volume: Volume) -> sitk.Image:
+    """The volume as a SimpleITK image, clipped to the CT range: 16 bits a voxel where its values are whole numbers."""
+    clipped = clip_hu(volume.array)
+    small = clipped.astype(np.int16 if np.issubdtype(clipped.dtype, np.integer) else np.float32, copy=False)
+    return array_to_image(small, volume.grid)
 
 
 def array_to_image(array: NDArray[np.generic], grid: Grid) -> sitk.Image:
@@ -104,25 +115,27 @@ def body_mask(image: sitk.Image, name: str = "CT") -> sitk.Image:
 
 def resample_to_spacing(image: sitk.Image, spacing_mm: float) -> sitk.Image:
     """The image with voxels of at least ``spacing_mm`` along every axis, averaged before it is thinned out."""
+    spacing = image.GetSpacing()
+    # One axis after the other, the one that is thinned most first: all that follows has fewer voxels.
+    for axis in sorted(range(3), key=lambda axis: spacing[axis]):
+        if spacing[axis] < spacing_mm:
+            image = _thinned(image, axis, spacing_mm)
+    return image
+
+
+def _thinned(image: sitk.Image, axis: int, spacing_mm: float) -> sitk.Image:
+    """The image with voxels of ``spacing_mm`` along one axis."""
     import SimpleITK as sitk
 
-    spacing = np.asarray(image.GetSpacing())
-    new_spacing = np.maximum(spacing, spacing_mm)
-    sigma = [float(0.4 * n) if n > 1.05 * s else 1e-3 for n, s in zip(new_spacing, spacing, strict=True)]
-    smooth = (
-        sitk.SmoothingRecursiveGaussian(image, sigma) if max(sigma) > 1e-2 and min(image.GetSize()) >= SMALLEST_LEVEL else image
-    )
-    size = [max(1, int(np.ceil(n * s / m))) for n, s, m in zip(image.GetSize(), spacing, new_spacing, strict=True)]
-    return sitk.Resample(
-        smooth,
-        size,
-        sitk.Transform(),
-        sitk.sitkLinear,
-        image.GetOrigin(),
-        [float(v) for v in new_spacing],
-        image.GetDirection(),
-        -1024.0,
-    )
+    size, spacing = list(image.GetSize()), list(image.GetSpacing())
+    smooth = image
+    if spacing_mm > 1.05 * spacing[axis] and size[axis] >= SMALLEST_LEVEL:
+        order = sitk.RecursiveGaussianImageFilter.ZeroOrder
+        smooth = sitk.RecursiveGaussian(image, 0.4 * spacing_mm, False, order, axis)
+    size[axis] = max(1, int(np.ceil(size[axis] * spacing[axis] / spacing_mm)))
+    spacing[axis] = spacing_mm
+    frame = image.GetOrigin(), spacing, image.GetDirection()
+    return sitk.Resample(smooth, size, sitk.Transform(), sitk.sitkLinear, *frame, -1024.0)
 
 
 def register(
@@ -149,8 +162,10 @@ def register(
 
     if kind == "none":
         return Registration(sitk.Euler3DTransform(), sitk.Euler3DTransform(), kind)
-    fixed, moving = Pyramid(to_image(followup)), Pyramid(to_image(prior))
     step("rigid start")
+    rigid_levels = (COARSE_MM, MEDIUM_MM, FINE_MM)
+    fixed = Pyramid(to_image(followup), rigid_levels)
+    moving = Pyramid(to_image(prior), (*rigid_levels, *DEMONS_LEVELS) if kind == "deformable" else rigid_levels)
     coarse_fixed, coarse_moving = fixed.at(COARSE_MM), moving.at(COARSE_MM)
     fixed_body = body_mask(coarse_fixed, f"follow-up CT '{followup.name}'")
     moving_body = body_mask(coarse_moving, f"prior CT '{prior.name}'")
@@ -173,16 +188,13 @@ def register(
 
 
 class Pyramid:
-    """An image at the voxel sizes that the steps ask for, each made once."""
+    """An image at the voxel sizes that the steps ask for; the image itself, which may be large, is not kept."""
 
-    def __init__(self, image: sitk.Image) -> None:
-        self._image = image
-        self._levels: dict[float, sitk.Image] = {}
+    def __init__(self, image: sitk.Image, spacings_mm: Iterable[float]) -> None:
+        self._levels = {spacing: resample_to_spacing(image, spacing) for spacing in spacings_mm}
 
     def at(self, spacing_mm: float) -> sitk.Image:
         """The image with voxels of at least ``spacing_mm``."""
-        if spacing_mm not in self._levels:
-            self._levels[spacing_mm] = resample_to_spacing(self._image, spacing_mm)
         return self._levels[spacing_mm]
 
 
@@ -340,9 +352,9 @@ def _deform_locally(
     """
     import SimpleITK as sitk
 
-    near = Pyramid(_crop(fixed.at(FINE_MM), region))
+    near = Pyramid(_crop(fixed.at(FINE_MM), region), tuple(DEMONS_LEVELS))
     field = None
-    for spacing, iterations in DEMONS_LEVELS:
+    for spacing, iterations in DEMONS_LEVELS.items():
         thin_fixed = near.at(spacing)
         if min(thin_fixed.GetSize()) < SMALLEST_LEVEL:
             continue
@@ -403,8 +415,10 @@ def carry_distance(mask: BoolArray, grid: Grid, onto: Grid, transform: sitk.Tran
     corner = grid.to_physical(np.array([start[::-1]], dtype=np.float64))[0]
     small = Grid(inner.shape, grid.spacing, (corner[0], corner[1], corner[2]), grid.direction)
     distance = array_to_image(signed_distance(inner, grid.spacing_zyx), small)
-    target = array_to_image(np.zeros(onto.shape, np.uint8), onto)
-    carried: NDArray[np.float32] = sitk.GetArrayFromImage(sitk.Resample(distance, target, transform, sitk.sitkLinear, -1000.0))
+    size = onto.shape[::-1]
+    carried: NDArray[np.float32] = sitk.GetArrayFromImage(
+        sitk.Resample(distance, size, transform, sitk.sitkLinear, onto.origin, onto.spacing, onto.direction, -1000.0)
+    )
     return carried
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from P2SAMSlicerLib.registration import Pyramid, Registration, array_to_image, body_mask, similarity, to_image
+from P2SAMSlicerLib.registration import Registration, array_to_image, body_mask, resample_to_spacing, similarity, to_image
 from P2SAMSlicerLib.volume import BoolArray, Volume
 
 if TYPE_CHECKING:
@@ -83,8 +83,8 @@ class RegistrationJudge:
 
     def __init__(self, prior: Volume, followup: Volume, registration: Registration) -> None:
         # Only the coarse images are kept: this lives as long as the segmentation takes, and the full ones are large.
-        self.fixed = Pyramid(to_image(followup)).at(QUALITY_MM)
-        self.moving = Pyramid(to_image(prior)).at(QUALITY_MM)
+        self.fixed = resample_to_spacing(to_image(followup), QUALITY_MM)
+        self.moving = resample_to_spacing(to_image(prior), QUALITY_MM)
         self._followup = followup
         self._registration = registration
         self._fields: tuple[NDArray[np.float32], BoolArray] | None = None

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from P2SAMSlicerLib.models.allocator import keep_freed_memory
+from P2SAMSlicerLib.models.allocator import keep_freed_memory, return_freed_memory
 
 CHURN = """
 import resource, numpy as np
@@ -21,6 +21,22 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10):
     np.ones(6_000_000)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+HOLD = """
+import os
+import numpy as np
+from P2SAMSlicerLib.models.allocator import keep_freed_memory, return_freed_memory
+def resident():
+    return int(open("/proc/self/statm").read().split()[1])
+keep_freed_memory()
+large = np.ones(20_000_000)
+kept = np.ones(100_000)  # lies above it, so that the heap cannot shrink
+del large
+before = resident()
+return_freed_memory()
+print((before - resident()) * os.sysconf("SC_PAGESIZE"))
 """
 
 
@@ -48,7 +64,8 @@ def test_a_c_library_without_mallopt_is_left_alone(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(sys, "platform", "linux")
     names = loaded(monkeypatch, SimpleNamespace())
     keep_freed_memory()
-    assert names == [None]
+    return_freed_memory()
+    assert names == [None, None]
 
 
 @pytest.mark.parametrize("platform", ["win32", "darwin"])
@@ -56,6 +73,7 @@ def test_other_systems_are_not_asked(monkeypatch: pytest.MonkeyPatch, platform: 
     monkeypatch.setattr(sys, "platform", platform)
     names = loaded(monkeypatch, SimpleNamespace())
     keep_freed_memory()
+    return_freed_memory()
     assert names == []
 
 
@@ -72,3 +90,11 @@ def test_large_blocks_are_reused_instead_of_being_cleared_again() -> None:
     # 48 MB is above the size up to which glibc learns by itself to keep blocks; pages may be of 4 kB or of 2 MB.
     assert faults("keep_freed_memory()") < 20
     assert faults("") > 100
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the allocator is told only on Linux")
+def test_freed_volumes_are_given_back_to_the_system_though_something_small_lies_above_them() -> None:
+    if not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"):
+        pytest.skip("the C library is not glibc")
+    done = subprocess.run([sys.executable, "-c", HOLD], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 150_000_000

@@ -236,7 +236,7 @@ def test_a_device_that_holds_fewer_prompt_sets_gets_fewer(
     small = limited(small_sam, decoder=1)
     answer = small.decode(features[:1], prompts, SHAPE)
     assert_close(answer.logits, model.decode(features[:1], prompts, SHAPE).logits)
-    assert small._network.mask_decoder.asked == [7, 3] + [1] * 7
+    assert small._network.mask_decoder.asked == [4, 2] + [1] * 7
 
 
 def test_memory_that_is_not_enough_for_one_image_is_said(small_sam: Any) -> None:

@@ -306,3 +306,29 @@ def test_resampling_keeps_places_and_never_makes_finer_voxels() -> None:
     assert coarse.GetSpacing() == (3.0, 3.0, 5.0)
     values = sitk.GetArrayFromImage(coarse)[2, 5]
     np.testing.assert_allclose(values[2:-3], np.arange(len(values))[2:-3] * 3.0, atol=0.05)
+
+
+@pytest.mark.parametrize("spacing", [(0.7, 0.9, 3.0), (1.0, 1.0, 1.0), (2.5, 0.6, 5.0)])
+@pytest.mark.parametrize("wanted", [2.0, 4.0])
+def test_thinning_axis_by_axis_is_smoothing_and_thinning_all_axes_at_once(
+    spacing: tuple[float, float, float], wanted: float
+) -> None:
+    grid = replace(grid_around(spacing=spacing, half_mm=20.0), origin=(7.0, -3.0, 200.0))
+    image = array_to_image(np.random.default_rng(0).normal(0.0, 300.0, grid.shape).astype(np.float32), grid)
+    coarse = [max(wanted, each) for each in spacing]
+    sigma = [0.4 * new if new > 1.05 * old else 1e-3 for new, old in zip(coarse, spacing, strict=True)]
+    size = [int(np.ceil(n * old / new)) for n, old, new in zip(image.GetSize(), spacing, coarse, strict=True)]
+    frame = image.GetOrigin(), coarse, image.GetDirection()
+    smooth = sitk.SmoothingRecursiveGaussian(image, sigma)
+    expected = sitk.Resample(smooth, size, sitk.Transform(), sitk.sitkLinear, *frame, -1024.0)
+    found = resample_to_spacing(image, wanted)
+    assert (found.GetSize(), found.GetSpacing(), found.GetOrigin()) == (tuple(size), tuple(coarse), image.GetOrigin())
+    np.testing.assert_allclose(sitk.GetArrayFromImage(found), sitk.GetArrayFromImage(expected), atol=2e-3)
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.int32, np.int64, np.float32, np.float64])
+def test_an_image_has_the_clipped_values_whatever_type_the_volume_is_stored_in(kind: type[np.generic]) -> None:
+    values = np.linspace(-5000.0, 9000.0, 4 * 5 * 6).reshape(4, 5, 6).astype(kind)
+    image = to_image(Volume(values, Grid((4, 5, 6))))
+    assert image.GetPixelID() == sitk.sitkFloat32
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image), np.clip(values, -1024, 3071).astype(np.float32))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import re
 from typing import Any
 
 import numpy as np
@@ -11,11 +14,12 @@ from P2SAMSlicerLib.intensity import PAPER_WINDOW
 from P2SAMSlicerLib.options import PropagationOptions
 from P2SAMSlicerLib.paper_visit import paper_options, segment_in_paper_mode
 from P2SAMSlicerLib.propagation import register_visits
+from P2SAMSlicerLib.speed import authors_loop as speed_loop
 from P2SAMSlicerLib.speed.authors_loop import authors_loop
 from P2SAMSlicerLib.speed.counting import CountingModel
 from P2SAMSlicerLib.speed.followup import _present, _slice_pairs
 from P2SAMSlicerLib.speed.growth import SIZES, GrowthRow, measure_growth, phantom, steepness
-from P2SAMSlicerLib.speed.steps import REST, step_seconds, timed
+from P2SAMSlicerLib.speed.steps import PAPER_STEPS, REST, _watched, step_seconds, timed
 from P2SAMSlicerLib.volume import Segment
 from stub_model import BrightnessModel
 
@@ -65,16 +69,43 @@ def test_a_reference_that_several_slices_share_is_encoded_once_in_paper_mode_and
     assert model.encoded == 1 + 4
 
 
-def test_steps_take_together_as_long_as_the_whole() -> None:
-    def work() -> int:
-        return sum(len(np.linalg.svd(np.random.default_rng(0).random((60, 60)))) for _ in range(20))
+def test_steps_take_together_the_whole_time_and_leave_the_functions_as_they_were(both: Any) -> None:
+    visits, options = both
+    pairs, _ = _slice_pairs(visits)
+    before = vars(speed_loop)["similarity_maps"]
+    model = BrightnessModel(("points", "box"))
+    (masks, steps), whole = timed(lambda: step_seconds(lambda: authors_loop(model, pairs[:1], paper_options(options))))
+    assert len(masks) == 1
+    assert all(seconds >= 0.0 for seconds in steps.values())
+    assert steps["k-means"] > 0.0
+    assert steps["similarity maps"] > 0.0
+    assert steps["encode"] == 0.0, "the model of this test is another class"
+    assert sum(steps.values()) <= whole
+    assert set(steps) == {*PAPER_STEPS, REST}
+    assert vars(speed_loop)["similarity_maps"] is before
 
-    answer, steps = step_seconds(work, {"svd": ("svd", "_linalg.py"), "nothing": ("encode", "sam_family.py")})
-    _, whole = timed(work)
-    assert answer == 60
-    assert steps["nothing"] == 0.0
-    assert steps["svd"] > 0.0
-    assert steps["svd"] + steps[REST] < 20 * whole + 1.0
+
+def test_every_function_that_a_step_names_is_there_and_is_called_by_that_name() -> None:
+    """A renamed one would be an error; one that is imported and not called any more would count nothing."""
+    for names in PAPER_STEPS.values():
+        for name in names:
+            module, _, path = name.partition(":")
+            loaded = importlib.import_module(f"P2SAMSlicerLib.{module}")
+            source = inspect.getsource(loaded)
+            assert re.search(rf"\b{path.split('.')[-1]}\(", source), name
+            with _watched(name, "step", {"step": 0.0}):
+                pass
+
+
+def test_the_steps_of_a_failed_run_leave_the_functions_as_they_were() -> None:
+    before = vars(speed_loop)["similarity_maps"]
+
+    def fails() -> None:
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no"):
+        step_seconds(fails)
+    assert vars(speed_loop)["similarity_maps"] is before
 
 
 @pytest.mark.long

@@ -43,7 +43,23 @@ ENCODER = EncoderFindings(
     left_out=("OpenVINO, float32: openvino not installed",),
 )
 FOLLOWUP = FollowupFindings(
-    "a case", "lite_medsam", "cpu", 10, 8, 3, 20.0, 100.0, 20.0, 5.0, 0, {"encode": 40.0}, {"encode": 18.0}, {"all": 50.0}
+    case="a case",
+    model="lite_medsam",
+    device="cpu",
+    slices=10,
+    references=8,
+    pairs=3,
+    registration_seconds=20.0,
+    authors_seconds=100.0,
+    paper_seconds=20.0,
+    ratio=5.0,
+    differing_slices=0,
+    shared_seconds=80.0,
+    shared_ratio=4.0,
+    differing_voxels=0,
+    authors_steps={"encode": 40.0},
+    paper_steps={"encode": 18.0},
+    clinical={"all": 50.0},
 )
 FINDINGS = SpeedFindings(
     {"hardware": "a processor", "device": "cpu", "threads": 2, "model": "lite_medsam", "versions": "torch 2"},
@@ -65,7 +81,10 @@ def test_the_tables_say_the_ratios_first_and_what_the_limit_is() -> None:
     assert "500 ms an image is the limit; this product, float32 reaches 56% of it" in text.replace("0.50 s", "500 ms")
     assert f"{COMPILED} has paid for its setting up after 200 images." in text
     assert "Left out: OpenVINO, float32: openvino not installed." in text
-    assert "Paper mode is **5.00 times** as fast as the authors' loop with the same model; the masks are the same." in text
+    joined = " ".join(text.split())
+    assert "Paper mode is **5.00 times** as fast as the authors' loop with the model's package alone, and 4.00 times" in joined
+    assert "with this product's encoder (80 s): its masks are the same." in joined
+    assert "The package's encoder, which differs from it by rounding, gives the same masks, too." in joined
     assert "2.40 GiB at most: 1.20 GiB above." in text
     assert "- lesions: the last step cost 1.00 times as much for each unit as the step before." in text
     lines = text.splitlines()
@@ -77,9 +96,9 @@ def test_the_tables_say_the_ratios_first_and_what_the_limit_is() -> None:
 def test_masks_that_differ_are_not_passed_over() -> None:
     from dataclasses import replace
 
-    assert "MASKS DIFFER in 7 voxels" in markdown(
-        SpeedFindings(FINDINGS.provenance, followup=replace(FOLLOWUP, differing_voxels=7))
-    )
+    text = markdown(SpeedFindings(FINDINGS.provenance, followup=replace(FOLLOWUP, differing_voxels=7, differing_slices=2)))
+    assert "MASKS DIFFER in 7 voxels" in text
+    assert "2 of 10 slices have another mask then." in text
 
 
 def test_tables_and_strict_json_are_written_together(tmp_path: Path) -> None:
@@ -155,21 +174,21 @@ def test_the_plain_encoder_is_the_packages_own_and_gives_the_loop_the_same_masks
     with PlainProcess("lite_medsam", None, 0, "cpu", 1) as plain:
         assert plain.encode_seconds(1) > 0
         flop, moved = plain.work()
-        masks, seconds = plain.loop(pairs, options)
-        steps = plain.loop_steps(pairs, options)
+        masks, steps = plain.loop(pairs, options)
     assert math.isclose(flop, 75e9, rel_tol=0.05)
     assert moved > 1e9
     own: Any = load_model("lite_medsam", "cpu", seed_weights=0)
     assert np.array_equal(np.stack(masks), np.stack(authors_loop(own, pairs, options)))
     assert steps["encode"] > 0
     assert steps["decode"] > 0
-    assert sum(steps.values()) < 5 * seconds + 5
+    assert steps["k-means"] > 0
+    assert all(seconds >= 0 for seconds in steps.values())
 
 
 @pytest.mark.long
 def test_an_encoder_is_measured_against_its_packages_own() -> None:
     found = measure_encoder("lite_medsam", "cpu", 1, 1, tell=lambda _text: None)
     ways = {(each.way, each.batch): each for each in found.timings}
-    assert ways["this product, float32", 1].difference is not None
-    assert all((each.difference or 0) < 1e-4 for each in found.timings)
+    assert {("this product, float32", 1), ("this product, float32", 4)} <= set(ways)
+    assert all(0 <= each.difference < 1e-4 for each in found.timings)
     assert all(each.seconds > 0 and each.ratio > 0 for each in found.timings)

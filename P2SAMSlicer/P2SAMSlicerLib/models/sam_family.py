@@ -11,21 +11,18 @@ from numpy.typing import NDArray
 
 from P2SAMSlicerLib.models.batch_size import BatchSize, fitting
 from P2SAMSlicerLib.models.preprocessing import Preprocessing
-from P2SAMSlicerLib.models.protocol import Decoded, ModelCard, PromptSet
+from P2SAMSlicerLib.models.protocol import Decoded, ModelCard, PromptSet, Structure
 
 if TYPE_CHECKING:
     import torch
 
 #: Prompt sets decoded at once on a CPU, where more are not faster, and at most on an accelerator.
-DECODE_CHUNK, DECODE_CHUNK_ACCELERATED = 8, 64
+DECODE_CHUNK, DECODE_CHUNK_ACCELERATED = 4, 64
 #: What the activations of one take at a 64x64 feature map.
 DECODE_BYTES = 45 * 2**20
 
 #: Maps brought to the input square at once: 4 MB each at 1024 pixels.
 UPSCALE_CHUNK = 32
-
-#: What must be equal for prompt sets to be decoded together: number of points, whether a box, whether mask logits.
-Structure = tuple[int, bool, bool]
 
 
 class SamFamilyModel:
@@ -237,16 +234,11 @@ def _interpolate(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return torch.nn.functional.interpolate(maps, size, mode="bilinear", align_corners=False)
 
 
-def _structure(prompt: PromptSet) -> Structure:
-    n_points = 0 if prompt.points is None else len(prompt.points)
-    return (n_points, prompt.box is not None, prompt.mask_logits is not None)
-
-
 def _rows_of_one_structure(prompts: Sequence[PromptSet]) -> dict[Structure, list[int]]:
     """Rows of the prompt sets that may be decoded together."""
     groups: dict[Structure, list[int]] = {}
     for row, prompt in enumerate(prompts):
-        groups.setdefault(_structure(prompt), []).append(row)
+        groups.setdefault(prompt.structure, []).append(row)
     return groups
 
 
@@ -261,7 +253,7 @@ def _check_images(images: Sequence[NDArray[np.uint8]]) -> None:
 
 
 def _check_prompt(prompt: PromptSet, side: int) -> None:
-    n_points = _structure(prompt)[0]
+    n_points = prompt.structure[0]
     n_labels = 0 if prompt.labels is None else len(prompt.labels)
     if n_points != n_labels:
         raise ValueError(f"{n_points} points with {n_labels} labels")

@@ -1,8 +1,8 @@
 """The authors' loop over the slices of a follow-up, re-stated plainly: the peer of paper mode.
 
 As in their released code every target slice encodes its reference slice again, clusters it again for every number of positive
-points, and decodes one prompt set at a time. The steps themselves are this product's functions, which are tested against the
-paper, so that the masks must be the same and only the loop differs.
+points (scikit-learn with all its threads), and decodes one prompt set at a time. The other steps are this product's functions,
+which are tested against the paper, so that with the same features the masks must be the same and only the loop differs.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from P2SAMSlicerLib.features import cell_features, logits_to_feature_grid, mask_to_feature_grid
+from P2SAMSlicerLib.features import KMEANS_RESTARTS, cell_features, distinct_count, logits_to_feature_grid, mask_to_feature_grid
 from P2SAMSlicerLib.models.protocol import PromptableModel, PromptSet
-from P2SAMSlicerLib.prompts import negative_points, part_features, positive_points, similarity_maps
+from P2SAMSlicerLib.prompts import negative_points, positive_points, similarity_maps
 from P2SAMSlicerLib.retrieval import distribution_distance, select
 from P2SAMSlicerLib.segmentation import PaperOptions, mask_box
 from P2SAMSlicerLib.volume import BoolArray
@@ -50,10 +50,10 @@ def _slice(model: PromptableModel, pair: SlicePair, options: PaperOptions) -> Bo
         features = model.encode([pair.target])
         masks, distances = [], []
         for n_positive in range(options.positive[0], options.positive[1] + 1):
-            parts = part_features(foreground, n_positive, options.seed)
+            parts = plain_parts(foreground, n_positive, options.seed)
             positive = positive_points(similarity_maps(parts, features[0], model, size))
             for n_negative in range(options.negative[0], options.negative[1] + 1):
-                parts = part_features(background, n_negative, options.seed)
+                parts = plain_parts(background, n_negative, options.seed)
                 negative = negative_points(similarity_maps(parts, features[0], model, size))
                 labels = np.repeat(np.array([1, 0], dtype=np.int64), [len(positive), len(negative)])
                 points = np.concatenate([positive, negative])
@@ -62,6 +62,18 @@ def _slice(model: PromptableModel, pair: SlicePair, options: PaperOptions) -> Bo
                 found = cell_features(features[0], cells)
                 distances.append(distribution_distance(options.retrieval, foreground, found, seed=options.seed))
     return masks[select(distances)]
+
+
+def plain_parts(points: NDArray[np.float32], count: int, seed: int) -> NDArray[np.float32]:
+    """Part features ``(k, C)`` of unit length from cell features ``(n, C)``, as whoever calls scikit-learn gets them."""
+    from sklearn.cluster import KMeans
+
+    count = min(count, distinct_count(points))
+    labels = KMeans(n_clusters=count, random_state=seed, n_init=KMEANS_RESTARTS).fit_predict(points)
+    means = np.stack([points[labels == part].mean(axis=0, dtype=np.float64).astype(np.float32) for part in np.unique(labels)])
+    norms = np.linalg.norm(means.astype(np.float64), axis=1, keepdims=True)
+    parts: NDArray[np.float32] = (means / norms).astype(np.float32)
+    return parts
 
 
 def _cascade(

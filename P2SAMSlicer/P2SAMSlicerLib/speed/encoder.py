@@ -19,8 +19,8 @@ from P2SAMSlicerLib.errors import out_of_memory
 from P2SAMSlicerLib.speed.hardware import Hardware, computes_in_bfloat16, measure_hardware, synchronize
 from P2SAMSlicerLib.speed.plain_process import PlainProcess
 
-#: Batches that are tried on an accelerator for the best one, besides 1 and what the product takes.
-GPU_BATCHES = (4, 8, 16)
+#: Batches that are tried for the best one, besides 1 and what the product takes.
+CPU_BATCHES, GPU_BATCHES = (4,), (4, 8, 16)
 
 #: Runtimes that are weighed where they are installed; the product does not use them.
 OPENVINO, ONNX_RUNTIME = "OpenVINO, float32", "ONNX Runtime, float32"
@@ -39,8 +39,7 @@ class EncoderTiming:
     :param seconds: of one image, median.
     :param ratio: of the plain encoder's seconds at batch 1 to these, the median of pairs taken one after the other.
     :param setup_seconds: what it takes before the first image: compiling, converting.
-    :param difference: largest difference of a feature from this product's float32 encoder, relative to the largest feature;
-        None for the plain encoder itself.
+    :param difference: largest difference of a feature from the plain encoder's, relative to the largest feature.
     """
 
     way: str
@@ -48,7 +47,7 @@ class EncoderTiming:
     seconds: float
     ratio: float
     setup_seconds: float = 0.0
-    difference: float | None = None
+    difference: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ def measure_encoder(
         ways, left_out = _ways(ours, place, tell)
         timings: list[EncoderTiming] = []
         plain_seconds: list[float] = []
-        reference = ours.network.image_encoder
+        difference = _Difference(plain, ours.preprocessing.size, place)
         for way in ways:
             for batch in way.batches:
                 tell(f"{way.name}, batch {batch}")
@@ -125,8 +124,8 @@ def measure_encoder(
                     continue
                 plain_seconds += pairs
                 ratio = statistics.median(p / s for p, s in zip(pairs, seconds, strict=True))
-                difference = _difference(way.encode, reference, images[:1])
-                timings.append(EncoderTiming(way.name, batch, statistics.median(seconds), ratio, way.setup_seconds, difference))
+                least = statistics.median(seconds)
+                timings.append(EncoderTiming(way.name, batch, least, ratio, way.setup_seconds, difference.of(way.encode)))
     precisions = ("float32", "bfloat16") if computes_in_bfloat16(place) else ("float32",)
     return EncoderFindings(
         model,
@@ -159,13 +158,23 @@ def _pairs(way: _Way, images: Any, plain: PlainProcess, place: Any, repeats: int
     return seconds, pairs
 
 
-def _difference(encode: Encode, reference: Any, image: Any) -> float:
-    import torch
+class _Difference:
+    """How far features lie from the plain encoder's, on one image."""
 
-    with torch.inference_mode():
-        expected = reference(image).float()
-        found = torch.as_tensor(encode(image)).float().to(expected.device)
-    return float((found - expected).abs().max() / expected.abs().max())
+    def __init__(self, plain: PlainProcess, size: int, place: Any) -> None:
+        import torch
+
+        self._image = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+        self._expected = torch.from_numpy(plain.features(self._image.numpy()))
+        self._place = place
+
+    def of(self, encode: Encode) -> float:
+        """Largest difference relative to the largest feature."""
+        import torch
+
+        with torch.inference_mode():
+            found = torch.as_tensor(encode(self._image.to(self._place))).float().cpu()
+        return float((found - self._expected).abs().max() / self._expected.abs().max())
 
 
 def _ways(ours: Any, place: Any, tell: Callable[[str], None]) -> tuple[list[_Way], list[str]]:
@@ -173,7 +182,7 @@ def _ways(ours: Any, place: Any, tell: Callable[[str], None]) -> tuple[list[_Way
     import torch
 
     encoder = ours.network.image_encoder
-    batches = tuple(sorted({1, ours.encode_chunk, *(GPU_BATCHES if place.type == "cuda" else ())}))
+    batches = tuple(sorted({1, ours.encode_chunk, *(GPU_BATCHES if place.type == "cuda" else CPU_BATCHES)}))
     ways = [_Way(f"{PRODUCT}, float32", encoder, batches=batches)]
     left_out = []
     if computes_in_bfloat16(place):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ from P2SAMSlicerLib.options import PropagationOptions
 from P2SAMSlicerLib.paper_visit import paired_slice, paper_options, segment_in_paper_mode
 from P2SAMSlicerLib.propagation import RegisteredVisits, propagate, register_visits
 from P2SAMSlicerLib.registration import carry_distance
-from P2SAMSlicerLib.speed.authors_loop import SlicePair
+from P2SAMSlicerLib.speed.authors_loop import SlicePair, authors_loop
 from P2SAMSlicerLib.speed.case import SpeedCase
 from P2SAMSlicerLib.speed.plain_process import PlainProcess
-from P2SAMSlicerLib.speed.steps import PAPER_STEPS, step_seconds, timed
+from P2SAMSlicerLib.speed.steps import step_seconds, timed
 from P2SAMSlicerLib.volume import BoolArray
 
 
@@ -30,12 +30,16 @@ class FollowupFindings:
     :param slices: of the follow-up that were segmented.
     :param references: different slices of the prior that they are paired with.
     :param registration_seconds: which the authors' loop does not have.
-    :param authors_seconds: their loop, in a process of its own.
+    :param authors_seconds: their loop with the model's package alone, in a process of its own.
     :param paper_seconds: this product's paper mode, the same slices.
     :param ratio: median over pairs of the two.
-    :param differing_voxels: of the masks of both; 0, or the comparison means nothing.
-    :param authors_steps: seconds of each step.
-    :param paper_steps: seconds of each step.
+    :param differing_slices: of the masks of these two. Their encoders differ by rounding, which now and then makes k-means
+        draw another cell, and parts of a slice with it.
+    :param shared_seconds: their loop with this product's encoder, once; ``shared_ratio`` compares it with paper mode.
+    :param differing_voxels: of the masks of paper mode and of their loop with the same encoder; 0, or the comparison means
+        nothing.
+    :param authors_steps: seconds of each step, medians.
+    :param paper_steps: seconds of each step, medians.
     :param clinical: seconds of each stage of clinical mode, all of it together as ``all``.
     """
 
@@ -49,6 +53,9 @@ class FollowupFindings:
     authors_seconds: float
     paper_seconds: float
     ratio: float
+    differing_slices: int
+    shared_seconds: float
+    shared_ratio: float
     differing_voxels: int
     authors_steps: Mapping[str, float]
     paper_steps: Mapping[str, float]
@@ -69,41 +76,45 @@ def measure_followup(
     visits, registration_seconds = timed(lambda: register_visits(case.prior, [case.segment], case.followup, options))
     slices, references = _slice_pairs(visits)
 
-    def ours() -> BoolArray:
-        return _paper_masks(model, visits, options)
-
-    authors, paper, ratios, differing = [], [], [], 0
+    search = paper_options(options)
+    authors: list[dict[str, float]] = []
+    paper: list[dict[str, float]] = []
     with PlainProcess(model.card.id, checkpoint, None, str(model.device), threads) as plain:
         for number in range(pairs):
             tell(f"the authors' loop, {number + 1} of {pairs}")
-            expected, seconds = plain.loop(slices, paper_options(options))
+            peer, steps = plain.loop(slices, search)
+            authors.append(steps)
             tell(f"paper mode, {number + 1} of {pairs}")
-            found, own = timed(ours)
-            authors.append(seconds)
-            paper.append(own)
-            ratios.append(seconds / own)
-            differing = max(differing, int(np.count_nonzero(np.stack(expected) != found)))
-        tell("steps")
-        authors_steps = plain.loop_steps(slices, paper_options(options))
-    _, paper_steps = step_seconds(ours, PAPER_STEPS)
+            found, steps = step_seconds(lambda: _paper_masks(model, visits, options))
+            paper.append(steps)
+    tell("the authors' loop with this product's encoder")
+    expected, shared = timed(lambda: authors_loop(model, slices, search))
     tell("clinical mode")
     visit, whole = timed(lambda: propagate(model, case.prior, [case.segment], case.followup))
+    own = statistics.median(sum(each.values()) for each in paper)
     return FollowupFindings(
-        case.name,
-        model.card.id,
-        str(model.device),
-        len(slices),
-        references,
-        pairs,
-        registration_seconds,
-        statistics.median(authors),
-        statistics.median(paper),
-        statistics.median(ratios),
-        differing,
-        authors_steps,
-        paper_steps,
-        {**visit.stage_seconds, "all": whole},
+        case=case.name,
+        model=model.card.id,
+        device=str(model.device),
+        slices=len(slices),
+        references=references,
+        pairs=pairs,
+        registration_seconds=registration_seconds,
+        authors_seconds=statistics.median(sum(each.values()) for each in authors),
+        paper_seconds=own,
+        ratio=statistics.median(sum(a.values()) / sum(p.values()) for a, p in zip(authors, paper, strict=True)),
+        differing_slices=sum(not np.array_equal(a, p) for a, p in zip(peer, found, strict=True)),
+        shared_seconds=shared,
+        shared_ratio=shared / own,
+        differing_voxels=int(np.count_nonzero(np.stack(expected) != found)),
+        authors_steps=_medians(authors),
+        paper_steps=_medians(paper),
+        clinical={**visit.stage_seconds, "all": whole},
     )
+
+
+def _medians(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {step: statistics.median(run[step] for run in runs) for step in runs[0]}
 
 
 def _present(visits: RegisteredVisits) -> tuple[BoolArray, list[int]]:

@@ -11,10 +11,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from P2SAMSlicerLib.errors import P2SAMError
 from P2SAMSlicerLib.segmentation import PaperOptions
 from P2SAMSlicerLib.speed.authors_loop import SlicePair, authors_loop
-from P2SAMSlicerLib.speed.steps import PAPER_STEPS, step_seconds, timed
+from P2SAMSlicerLib.speed.steps import step_seconds
 from P2SAMSlicerLib.volume import BoolArray
 
 if TYPE_CHECKING:
@@ -65,14 +68,18 @@ class PlainProcess:
         flop, moved = self._ask("work")
         return float(flop), float(moved)
 
-    def loop(self, pairs: Sequence[SlicePair], options: PaperOptions) -> tuple[list[BoolArray], float]:
-        """Masks of the authors' loop, and its seconds."""
-        masks, seconds = self._ask("loop", list(pairs), options)
-        return masks, float(seconds)
+    def features(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Features ``(n, C, h, w)`` of the package's own encoder.
 
-    def loop_steps(self, pairs: Sequence[SlicePair], options: PaperOptions) -> dict[str, float]:
-        """Seconds of the loop's steps, in a run of its own, which the counting makes a little slower."""
-        return dict(self._ask("steps", list(pairs), options))
+        :param images: a batch ``(n, 3, size, size)`` as the network takes it.
+        """
+        answer: NDArray[np.float32] = self._ask("features", images)
+        return answer
+
+    def loop(self, pairs: Sequence[SlicePair], options: PaperOptions) -> tuple[list[BoolArray], dict[str, float]]:
+        """Masks of the authors' loop, and the seconds of its steps, together the whole time."""
+        masks, steps = self._ask("loop", list(pairs), options)
+        return masks, dict(steps)
 
     def _ask(self, *request: Any) -> Any:
         self._end.send(request)
@@ -128,10 +135,11 @@ def _done(plain: SamFamilyModel, kind: str, *request: Any) -> Any:
         return time.perf_counter() - started
     if kind == "work":
         return _work(encoder, torch.rand(1, 3, size, size, device=place))
+    if kind == "features":
+        with torch.inference_mode():
+            return encoder(torch.from_numpy(request[0]).to(place)).float().cpu().numpy()
     pairs, options = request
-    if kind == "loop":
-        return timed(lambda: authors_loop(plain, pairs, options))
-    return step_seconds(lambda: authors_loop(plain, pairs, options), PAPER_STEPS)[1]
+    return step_seconds(lambda: authors_loop(plain, pairs, options))
 
 
 def _work(encoder: Any, image: Any) -> tuple[float, float]:
