@@ -208,6 +208,8 @@ def _decode(
     """The jobs' answers, in the order of the jobs."""
     import torch
 
+    if not jobs:
+        return []
     size = slices[0].distance_mm.shape
     image_size = (size[0], size[1])
     answers: dict[int, tuple[int, Proposal]] = {}

@@ -161,7 +161,7 @@ def carry_segments(
             )
         near = worst_of(found.near)
         together = lost_share(judge.fixed, judge.moving, visits.registration.transform, *found.small) if found.small else None
-        why = (*quality.reasons, *near.reasons, *_reasons(visits, model, options))
+        why = (*quality.reasons, *near.reasons, *_reasons(visits, options), *(() if alone else _model_reasons(model, options)))
         results.append(_result(case, segment, found, near, together, why, alone))
     return VisitResult(
         name=visits.name,
@@ -182,11 +182,17 @@ def _check_same_registration(before: PropagationOptions, now: PropagationOptions
             raise InputError(f"{name}: the visits were registered with another one")
 
 
-def _reasons(visits: RegisteredVisits, model: PromptableModel, options: PropagationOptions) -> list[str]:
+def _reasons(visits: RegisteredVisits, options: PropagationOptions) -> list[str]:
     """What speaks against every contour of the visit, besides its registration."""
     reasons = [*visits.overrides, *visits.warnings]
     if options.modality == "cbct":
         reasons.append("CBCT: its values are no HU, and no CBCT was ever measured with this tool")
+    return reasons
+
+
+def _model_reasons(model: PromptableModel, options: PropagationOptions) -> list[str]:
+    """What speaks against every contour that a model drew."""
+    reasons = []
     if model.card.precision != "float32":
         reasons.append(f"the encoder computed in {model.card.precision}, which changes contours, and loses some")
     if options.mode == "paper" and "points" not in model.card.trained_prompts:

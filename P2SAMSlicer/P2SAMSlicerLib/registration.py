@@ -40,7 +40,7 @@ CARRY_MARGIN_MM = 40.0
 #: Starts that overlap the follow-up's body by less than this share are not compared.
 MIN_OVERLAP = 0.25
 
-#: Voxels along an axis below which a level is left out: ITK's smoothing needs them.
+#: Voxels along an axis below which it is not smoothed, and a deformable level is left out: ITK needs them.
 SMALLEST_LEVEL = 4
 
 #: Stands for "the prior has no voxel here" while resampling; far below any HU.
@@ -75,7 +75,7 @@ def to_image(volume: Volume) -> sitk.Image:
 
 
 def clipped_image(volume: Volume) -> sitk.Image:
-    """The volume as a SimpleITK image, clipped to the CT range: 16 bits a voxel where its values are whole numbers."""
+    """The volume as a SimpleITK image, clipped to the CT range: 16 bits a voxel where they are of an integer type."""
     clipped = clip_hu(volume.array)
     small = clipped.astype(np.int16 if np.issubdtype(clipped.dtype, np.integer) else np.float32, copy=False)
     return array_to_image(small, volume.grid)
@@ -191,7 +191,7 @@ class Pyramid:
     """An image at the voxel sizes that the steps ask for; the image itself, which may be large, is not kept."""
 
     def __init__(self, image: sitk.Image, spacings_mm: Iterable[float]) -> None:
-        self._levels = {spacing: resample_to_spacing(image, spacing) for spacing in spacings_mm}
+        self._levels = {spacing: resample_to_spacing(image, spacing) for spacing in dict.fromkeys(spacings_mm)}
 
     def at(self, spacing_mm: float) -> sitk.Image:
         """The image with voxels of at least ``spacing_mm``."""

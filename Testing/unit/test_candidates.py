@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from P2SAMSlicerLib import candidates
 from P2SAMSlicerLib.candidates import (
     BOX_SCALES,
     EXPECTED,
@@ -173,10 +174,22 @@ def test_each_answer_belongs_to_its_own_slice() -> None:
     places = [60, 100, 140, 180, 120, 80, 160, 110]
     views = [view_of(model, disc(20, x), disc(20, x)) for x in places]
     result = proposed(model, views, 3, (0, 1))
-    assert model.decoded > 64
+    assert model.decoded > 4 * candidates._DECODE_BATCH
     for x, proposals in zip(places, result, strict=True):
         for proposal in proposals:
             assert np.nonzero(proposal.mask)[1].mean() == pytest.approx(x, abs=4), proposal.origin
+
+
+def test_each_answer_is_the_one_to_its_own_prompt_and_in_the_order_in_which_they_were_made() -> None:
+    model = BrightnessModel(("points", "box", "mask"))
+    views = [view_of(model, disc(20, x), disc(20, x)) for x in (60, 160)]
+    for view, proposals in zip(views, proposed(model, views, 2, (0, 1)), strict=True):
+        names = [p.origin for p in proposals]
+        assert names[:7] == [REGISTERED, EXPECTED, *(f"box x{scale:g}" for scale in BOX_SCALES)]
+        for proposal in proposals[2:]:
+            alone = model.decode(view.features[None], [proposal.prompt], (SIZE, SIZE))
+            logits = model.upscale(alone.logits, (SIZE, SIZE))[0, 0].numpy()
+            np.testing.assert_allclose(proposal.logits, logits, atol=1e-5, err_msg=proposal.origin)
 
 
 def test_boxes_are_scaled_from_the_box_source_on_slices_beyond_the_ends() -> None:

@@ -172,3 +172,12 @@ def test_where_the_prior_was_not_measured_its_edge_shows_no_change() -> None:
     assert (strength[10:] == 0.0).all()
     assert strength[9][lesion[9]].mean() < on_grid(whole)[9][lesion[9]].mean() + 0.2
     assert change.carried_prior.min() > -500.0
+
+
+def test_a_prior_of_whole_numbers_is_the_same_in_every_type() -> None:
+    lesion = ball(10)
+    prior = scanned(tissue(lesion), 1)
+    whole = replace(prior, array=np.rint(prior.array).astype(np.int16))
+    same = replace(prior, array=whole.array.astype(np.float32))
+    one, other = (compared(each, same, lesion, shift_mm=2.3) for each in (whole, same))
+    np.testing.assert_array_equal(one.carried_prior, other.carried_prior)

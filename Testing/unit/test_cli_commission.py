@@ -131,6 +131,7 @@ def test_the_list_of_names_is_only_written_on_request_and_only_for_its_writer(tm
         (["--visits", "0"], "not a whole number"),
         (["--change", "explode"], "invalid choice"),
         (["--model", "magic"], "magic"),
+        (["--precision", "float16"], "half precision flags every contour"),
     ],
 )
 def test_bad_input_ends_with_2_before_any_work(

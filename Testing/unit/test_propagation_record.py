@@ -13,6 +13,7 @@ from P2SAMSlicerLib.options import PropagationOptions
 from P2SAMSlicerLib.progress import ProgressEvent
 from P2SAMSlicerLib.propagation import carry_segments, propagate, register_visits
 from P2SAMSlicerLib.result import Outcome
+from P2SAMSlicerLib.review import UNJUDGED
 from P2SAMSlicerLib.volume import Segment
 from scipy import ndimage
 from small_body import GRID, body, dice, ellipsoid, prior_visit
@@ -180,3 +181,13 @@ def test_contours_of_an_encoder_in_half_precision_are_flagged_with_that_reason()
     assert half.outcome == Outcome.FLAGGED
     assert "the encoder computed in bfloat16, which changes contours, and loses some" in half.reasons
     assert full.outcome == Outcome.FOUND
+
+
+def test_a_structure_that_no_model_drew_is_not_flagged_for_the_models_precision() -> None:
+    prior, segment = prior_visit()
+    model = BrightnessModel()
+    model.card = replace(model.card, precision="bfloat16")
+    options = PropagationOptions(registration="none", registration_only=(segment.name,))
+    (alone,) = propagate(model, prior, [segment], prior, options).segments
+    assert not any("bfloat16" in reason for reason in alone.reasons)
+    assert alone.review_priority == UNJUDGED

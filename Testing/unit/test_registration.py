@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.geometry import Grid
 from P2SAMSlicerLib.registration import (
+    Pyramid,
     Registration,
     array_to_image,
     body_mask,
@@ -332,3 +333,24 @@ def test_an_image_has_the_clipped_values_whatever_type_the_volume_is_stored_in(k
     image = to_image(Volume(values, Grid((4, 5, 6))))
     assert image.GetPixelID() == sitk.sitkFloat32
     np.testing.assert_array_equal(sitk.GetArrayFromImage(image), np.clip(values, -1024, 3071).astype(np.float32))
+
+
+def test_volumes_of_few_slices_are_smoothed_in_their_plane_and_a_level_of_their_own_voxel_size_is_the_volume_itself() -> None:
+    rng = np.random.default_rng(0)
+    for slices in (1, 3):
+        values = rng.normal(0.0, 300.0, (slices, 40, 40)).astype(np.float32)
+        image = array_to_image(values, Grid(values.shape, (1.0, 1.0, 1.0)))
+        thin = resample_to_spacing(image, 4.0)
+        assert thin.GetSize() == (10, 10, max(1, int(np.ceil(slices / 4))))
+        assert sitk.GetArrayFromImage(thin).std() < 0.5 * values.std()
+        same = resample_to_spacing(image, 1.0)
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(same), values)
+
+
+def test_every_level_is_made_once_and_from_the_volume() -> None:
+    image = to_image(PRIOR)
+    pyramid = Pyramid(image, (4.0, 8.0, 4.0))
+    for spacing in (4.0, 8.0):
+        expected = sitk.GetArrayFromImage(resample_to_spacing(image, spacing))
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(pyramid.at(spacing)), expected)
+    assert list(pyramid._levels) == [4.0, 8.0]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import re
 from typing import Any
 
 import numpy as np
@@ -13,11 +10,12 @@ import torch
 from P2SAMSlicerLib.intensity import PAPER_WINDOW
 from P2SAMSlicerLib.options import PropagationOptions
 from P2SAMSlicerLib.paper_visit import paper_options, segment_in_paper_mode
+from P2SAMSlicerLib.prompts import part_features
 from P2SAMSlicerLib.propagation import register_visits
 from P2SAMSlicerLib.speed import authors_loop as speed_loop
-from P2SAMSlicerLib.speed.authors_loop import authors_loop
+from P2SAMSlicerLib.speed.authors_loop import authors_loop, plain_parts
 from P2SAMSlicerLib.speed.counting import CountingModel
-from P2SAMSlicerLib.speed.followup import _present, _slice_pairs
+from P2SAMSlicerLib.speed.followup import _paper_masks, _present, _slice_pairs
 from P2SAMSlicerLib.speed.growth import SIZES, GrowthRow, measure_growth, phantom, steepness
 from P2SAMSlicerLib.speed.steps import PAPER_STEPS, REST, _watched, step_seconds, timed
 from P2SAMSlicerLib.volume import Segment
@@ -39,7 +37,7 @@ def test_the_authors_loop_has_the_masks_of_paper_mode_and_twice_the_encodes(both
     pairs, references = _slice_pairs(visits)
     assert (len(pairs), references) == (5, 5)
     loop, paper = CountingModel(BrightnessModel(("points", "box"))), CountingModel(BrightnessModel(("points", "box")))
-    expected = authors_loop(loop, pairs, paper_options(options))
+    expected = authors_loop(loop, pairs, paper_options(options), part_features)
     case, (carried, indices) = visits.case, _present(visits)
     windows = (PAPER_WINDOW, PAPER_WINDOW)
     found = segment_in_paper_mode(
@@ -85,16 +83,24 @@ def test_steps_take_together_the_whole_time_and_leave_the_functions_as_they_were
     assert vars(speed_loop)["similarity_maps"] is before
 
 
-def test_every_function_that_a_step_names_is_there_and_is_called_by_that_name() -> None:
-    """A renamed one would be an error; one that is imported and not called any more would count nothing."""
-    for names in PAPER_STEPS.values():
-        for name in names:
-            module, _, path = name.partition(":")
-            loaded = importlib.import_module(f"P2SAMSlicerLib.{module}")
-            source = inspect.getsource(loaded)
-            assert re.search(rf"\b{path.split('.')[-1]}\(", source), name
-            with _watched(name, "step", {"step": 0.0}):
-                pass
+def test_the_steps_of_paper_mode_are_seen_too(both: Any) -> None:
+    visits, options = both
+    _, steps = step_seconds(lambda: _paper_masks(BrightnessModel(("points", "box")), visits, options))
+    assert all(steps[step] > 0.0 for step in ("k-means", "similarity maps", "points", "distance"))
+
+
+@pytest.mark.parametrize("name", [*PAPER_STEPS["encode"], *PAPER_STEPS["decode"]])
+def test_the_models_own_steps_are_methods_that_are_there(name: str) -> None:
+    with _watched(name, "step", {"step": 0.0}):
+        pass
+
+
+def test_plain_parts_are_the_products_parts_for_few_and_for_equal_features() -> None:
+    rng = np.random.default_rng(0)
+    for points in (rng.normal(size=(40, 6)), np.ones((5, 6)), np.zeros((3, 6)), rng.normal(size=(1, 6))):
+        features = points.astype(np.float32)
+        for count in (1, 2, 4):
+            np.testing.assert_allclose(plain_parts(features, count, 0), part_features(features, count, 0), atol=1e-6)
 
 
 def test_the_steps_of_a_failed_run_leave_the_functions_as_they_were() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from P2SAMSlicerLib import features
+from P2SAMSlicerLib import candidates, features
 from P2SAMSlicerLib.clinical import BEYOND_ENDS_MM
 from P2SAMSlicerLib.options import PropagationOptions
 from P2SAMSlicerLib.prior_features import MAX_SLICES
@@ -68,7 +68,7 @@ def test_candidates_are_decoded_in_batches_and_not_one_by_one(parts: int) -> Non
     # Five boxes, the expected contour as a mask, each number of parts with and without it; some boxes widened.
     usual = slices * (5 + 1 + 2 * parts)
     assert usual <= model.prompt_sets <= usual + slices
-    assert model.decode_calls <= usual // 16 + 1 + 1
+    assert model.decode_calls <= usual // candidates._DECODE_BATCH + 1 + 1
 
 
 def test_kmeans_runs_once_for_each_number_of_parts_whatever_the_number_of_slices(monkeypatch: pytest.MonkeyPatch) -> None:

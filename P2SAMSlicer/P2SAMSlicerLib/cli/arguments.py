@@ -109,7 +109,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=PRECISIONS,
         default="auto",
-        help="of the encoder; auto is float32; half precision changes contours and flags them (default: %(default)s)",
+        help="of the encoder; auto is float32; half precision changes contours, and flags them on CTs (default: %(default)s)",
     )
     group.add_argument(
         "--threads",

@@ -22,7 +22,7 @@ Measures speed side by side on this machine: the encoder against the model
 package's own one in eager float32, and a follow-up in paper mode against a plain
 re-statement of the authors' loop, each peer in a process of its own; the answer
 to an edited prompt; a cold start with its memory; and how time and work grow with
-slices, lesions, visits and parts. Ratios are medians of pairs taken in turns.
+slices, lesions, visits and parts. Ratios to a peer are medians of pairs taken in turns.
 
 Nothing else should run on the machine meanwhile. On a processor all of it takes
 long; --part measures less.
@@ -64,7 +64,7 @@ def add_speed(kinds: Commands) -> None:
 def run_speed(arguments: argparse.Namespace) -> int:
     """Run ``benchmark speed``.
 
-    :returns: 1 if paper mode and the authors' loop do not agree, else 0.
+    :returns: 1 if paper mode and the authors' loop with the same encoder do not agree, else 0.
     """
     from P2SAMSlicerLib.models import check_model
     from P2SAMSlicerLib.models.catalogue import catalogue_entry

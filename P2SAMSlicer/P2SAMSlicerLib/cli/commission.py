@@ -170,7 +170,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _model(arguments: argparse.Namespace) -> PromptableModel:
     from P2SAMSlicerLib.models import check_model
+    from P2SAMSlicerLib.models.precision import encoder_precision
 
+    if encoder_precision(arguments.precision) != "float32":
+        raise InputError("--precision: half precision flags every contour, so that the figures would say nothing; leave it out")
     check_model(arguments.model, arguments.checkpoint, allow_unverified=arguments.allow_unverified)
     return chosen_model(arguments)
 

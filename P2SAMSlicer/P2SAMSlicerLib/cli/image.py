@@ -162,7 +162,12 @@ def _record(arguments: argparse.Namespace, card: ModelCard, target: Picture, res
         "target_size": {"width": columns, "height": rows},
         "target_turned_upright": target.turned,
         "mask": arguments.out.name if result.best.mask.any() else None,
-        "model": {"id": card.id, "sha256": card.sha256, "trained_prompts": list(card.trained_prompts)},
+        "model": {
+            "id": card.id,
+            "sha256": card.sha256,
+            "trained_prompts": list(card.trained_prompts),
+            "precision": card.precision,
+        },
         "retrieval": arguments.retrieval,
         "seed": arguments.seed,
         "candidates": [

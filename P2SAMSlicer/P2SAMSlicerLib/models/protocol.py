@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import torch
 
 Prompt = Literal["points", "box", "mask"]
+#: Of a prompt set: number of points, whether a box, whether mask logits.
 Structure = tuple[int, bool, bool]
-
 
 #: The same for every model: what this program makes of its answers decides it.
 INTENDED_USE = (

@@ -20,7 +20,7 @@ from P2SAMSlicerLib.models.precision import encoder_precision
 from P2SAMSlicerLib.patient.visit_order import PatientVisit, VisitOrder
 
 #: Changed when the same inputs would give another folder.
-KEY_VERSION = 1
+KEY_VERSION = 2
 
 
 def visit_key(order: VisitOrder) -> str:

@@ -46,8 +46,8 @@ class EncoderTiming:
     batch: int
     seconds: float
     ratio: float
-    setup_seconds: float = 0.0
-    difference: float = 0.0
+    setup_seconds: float
+    difference: float
 
 
 @dataclass(frozen=True)
@@ -118,14 +118,15 @@ def measure_encoder(
                 tell(f"{way.name}, batch {batch}")
                 images = torch.rand(batch, 3, ours.preprocessing.size, ours.preprocessing.size, device=place)
                 try:
+                    apart = difference.of(way.encode)
                     seconds, pairs = _pairs(way, images, plain, place, repeats)
                 except (RuntimeError, MemoryError) as error:
                     left_out.append(f"{way.name}, batch {batch}: {out_of_memory(error) or type(error).__name__}")
                     continue
                 plain_seconds += pairs
                 ratio = statistics.median(p / s for p, s in zip(pairs, seconds, strict=True))
-                least = statistics.median(seconds)
-                timings.append(EncoderTiming(way.name, batch, least, ratio, way.setup_seconds, difference.of(way.encode)))
+                middle = statistics.median(seconds)
+                timings.append(EncoderTiming(way.name, batch, middle, ratio, way.setup_seconds, apart))
     precisions = ("float32", "bfloat16") if computes_in_bfloat16(place) else ("float32",)
     return EncoderFindings(
         model,

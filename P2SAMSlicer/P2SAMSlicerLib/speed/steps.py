@@ -39,13 +39,11 @@ def timed(work: Callable[[], Answer]) -> tuple[Answer, float]:
     return answer, time.perf_counter() - started
 
 
-def step_seconds(
-    work: Callable[[], Answer], steps: Mapping[str, Sequence[str]] = PAPER_STEPS
-) -> tuple[Answer, dict[str, float]]:
-    """The answer, and the seconds in each step, with :data:`REST` for what is in none: together the whole time."""
-    found = dict.fromkeys(steps, 0.0)
+def step_seconds(work: Callable[[], Answer]) -> tuple[Answer, dict[str, float]]:
+    """The answer, and the seconds in each of :data:`PAPER_STEPS`, with :data:`REST` for the others: together the whole time."""
+    found = dict.fromkeys(PAPER_STEPS, 0.0)
     with ExitStack() as watched:
-        for step, names in steps.items():
+        for step, names in PAPER_STEPS.items():
             for name in names:
                 watched.enter_context(_watched(name, step, found))
         answer, whole = timed(work)
