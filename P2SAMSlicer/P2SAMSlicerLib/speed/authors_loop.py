@@ -2,7 +2,7 @@
 
 As in their released code every target slice encodes its reference slice again, clusters it again for every number of positive
 points (scikit-learn with all its threads), and decodes one prompt set at a time. The other steps are this product's functions,
-which are tested against the paper, so that with the same features and parts the masks must be the same and only the loop differs.
+which are tested against the paper: with the same features and parts the masks must be the same, and only the loop differs.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def authors_loop(
 ) -> list[BoolArray]:
     """One mask a target slice.
 
-    :param parts_of: makes part features; :func:`plain_parts` if None, whose threads may add in another order than this product's.
+    :param parts_of: makes part features; :func:`plain_parts` if None, whose threads may add in another order than one does.
     """
     return [_slice(model, pair, options, parts_of or plain_parts) for pair in pairs]
 

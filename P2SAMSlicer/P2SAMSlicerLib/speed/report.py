@@ -89,8 +89,9 @@ def _followup(found: FollowupFindings) -> str:
 ### One follow-up: {found.case}, {found.model} on {found.device}
 
 Paper mode is **{found.ratio:.2f} times** as fast as the authors' loop with the model's package alone; {found.slices} slices,
-paired with {found.references} slices of the prior; medians of {pairs}. Measured once, it is {found.shared_ratio:.2f} times as fast as
-that loop with this product's encoder and k-means ({_seconds(found.shared_seconds)}): {same}.
+paired with {found.references} slices of the prior; medians of {pairs}. Measured once, it is
+{found.shared_ratio:.2f} times as fast as that loop with this product's encoder and k-means
+({_seconds(found.shared_seconds)}): {same}.
 {_rounding(found)}
 
 {_table(["step", "the authors' loop", "paper mode"], rows)}
@@ -101,7 +102,9 @@ Clinical mode, registration and every candidate included: {clinical}."""
 def _rounding(found: FollowupFindings) -> str:
     if not found.differing_slices:
         return "With the package's encoder, which differs from this product's by rounding, the masks are the same, too."
-    text = f"With the package's encoder, which differs from this product's by rounding, {found.differing_slices} of {found.slices}"
+    text = (
+        f"With the package's encoder, which differs from this product's by rounding, {found.differing_slices} of {found.slices}"
+    )
     return f"{text} slices have another mask (k-means may draw another cell for a rounding)."
 
 
