@@ -136,7 +136,8 @@ def segment_lesion(model: PromptableModel, lesion: Lesion, options: PropagationO
     if largest_slice_cells(carried, followup, region, model) < TOO_SMALL_CELLS or not any(s.any() for s in shown):
         return LesionContour(np.zeros_like(carried), (), too_small=True)
     change = _compare(lesion, options)
-    return_freed_memory()  # whole volumes until here, and from here on the encoder's activations
+    # Whole volumes until here, and from here on the encoder's activations.
+    return_freed_memory(lesion.followup.array.size)
     learned = prior_features(model, lesion.prior, lesion.mask, lesion.windows[0], region.side, REGION_PIXELS, options.seed)
     evidence = LesionEvidence.learn(learned.lesion, learned.surroundings)
     views = _views(model, lesion, region, change, evidence, step)

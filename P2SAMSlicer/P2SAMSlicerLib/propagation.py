@@ -116,7 +116,7 @@ def register_visits(
         case = _prepare(prior, segments, followup)
     with clock.stage("registration"):
         registration, judge, quality = _register(case, options, progress)
-        return_freed_memory()
+        return_freed_memory(max(case.prior.array.size, case.followup.array.size))
     return RegisteredVisits(
         segments=tuple(segments),
         name=followup.name,

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from P2SAMSlicerLib.models.allocator import keep_freed_memory, return_freed_memory
+from P2SAMSlicerLib.models.allocator import LARGE_VOXELS, keep_freed_memory, return_freed_memory
 
 CHURN = """
 import resource, numpy as np
@@ -35,7 +35,7 @@ large = np.ones(20_000_000)
 kept = np.ones(100_000)  # lies above it, so that the heap cannot shrink
 del large
 before = resident()
-return_freed_memory()
+return_freed_memory({voxels})
 print((before - resident()) * os.sysconf("SC_PAGESIZE"))
 """
 
@@ -64,7 +64,7 @@ def test_a_c_library_without_mallopt_is_left_alone(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(sys, "platform", "linux")
     names = loaded(monkeypatch, SimpleNamespace())
     keep_freed_memory()
-    return_freed_memory()
+    return_freed_memory(LARGE_VOXELS)
     assert names == [None, None]
 
 
@@ -73,7 +73,7 @@ def test_other_systems_are_not_asked(monkeypatch: pytest.MonkeyPatch, platform: 
     monkeypatch.setattr(sys, "platform", platform)
     names = loaded(monkeypatch, SimpleNamespace())
     keep_freed_memory()
-    return_freed_memory()
+    return_freed_memory(LARGE_VOXELS)
     assert names == []
 
 
@@ -93,8 +93,11 @@ def test_large_blocks_are_reused_instead_of_being_cleared_again() -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the allocator is told only on Linux")
-def test_freed_volumes_are_given_back_to_the_system_though_something_small_lies_above_them() -> None:
+@pytest.mark.parametrize(("voxels", "returned"), [(LARGE_VOXELS, True), (LARGE_VOXELS - 1, False)])
+def test_large_freed_volumes_are_given_back_to_the_system_though_something_small_lies_above_them(
+    voxels: int, returned: bool
+) -> None:
     if not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"):
         pytest.skip("the C library is not glibc")
-    done = subprocess.run([sys.executable, "-c", HOLD], capture_output=True, text=True, check=True)
-    assert int(done.stdout) > 150_000_000
+    done = subprocess.run([sys.executable, "-c", HOLD.format(voxels=voxels)], capture_output=True, text=True, check=True)
+    assert (int(done.stdout) > 150_000_000) is returned

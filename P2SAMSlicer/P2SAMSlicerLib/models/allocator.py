@@ -10,6 +10,9 @@ from typing import Any
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _TOP_PAD_BYTES = 64 << 20
 
+#: From here on a volume's 32-bit copies take more room than the encoder does: 128 MB each.
+LARGE_VOXELS = 2**25
+
 
 def keep_freed_memory() -> None:
     """Let large blocks be reused instead of being returned to the system after every layer.
@@ -25,9 +28,12 @@ def keep_freed_memory() -> None:
         mallopt(_M_TOP_PAD, _TOP_PAD_BYTES)
 
 
-def return_freed_memory() -> None:
-    """Give the system what is free now: whole volumes lay there, in pieces that the next work does not fit into."""
-    trim = _glibc("malloc_trim")
+def return_freed_memory(voxels: int) -> None:
+    """Give the system what is free now: whole volumes lay there, in pieces that the next work does not fit into.
+
+    :param voxels: of those volumes. Small ones stay: the kernel would clear their pages anew, over and over.
+    """
+    trim = _glibc("malloc_trim") if voxels >= LARGE_VOXELS else None
     if trim is not None:
         trim(ctypes.c_size_t(0))
 
