@@ -10,8 +10,8 @@ from typing import Any
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _TOP_PAD_BYTES = 64 << 20
 
-#: From here on a volume's 32-bit copies take more room than the encoder does: 128 MB each.
-LARGE_VOXELS = 2**25
+#: From here on a volume's 32-bit copies, of which there are several, count beside what the encoder takes: 32 MB each.
+LARGE_VOXELS = 2**23
 
 
 def keep_freed_memory() -> None:
