@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 #: Room for the features; a slice of LiteMedSAM or SAM takes 4 MB.
 USUAL_BYTES = 2**30
-#: The same in a run that ends with a patient or before.
-RUN_BYTES = 2**28
 
 
 class EncodeCache:
