@@ -174,7 +174,7 @@ def test_each_answer_belongs_to_its_own_slice() -> None:
     places = [60, 100, 140, 180, 120, 80, 160, 110]
     views = [view_of(model, disc(20, x), disc(20, x)) for x in places]
     result = proposed(model, views, 3, (0, 1))
-    assert model.decoded > 4 * candidates._DECODE_BATCH
+    assert model.decoded > 4 * candidates.DECODE_BATCH
     for x, proposals in zip(places, result, strict=True):
         for proposal in proposals:
             assert np.nonzero(proposal.mask)[1].mean() == pytest.approx(x, abs=4), proposal.origin

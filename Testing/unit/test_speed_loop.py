@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from P2SAMSlicerLib.intensity import PAPER_WINDOW
+from P2SAMSlicerLib.models.sam_family import SamFamilyModel
 from P2SAMSlicerLib.options import PropagationOptions
 from P2SAMSlicerLib.paper_visit import paper_options, segment_in_paper_mode
 from P2SAMSlicerLib.prompts import part_features
@@ -90,9 +91,12 @@ def test_the_steps_of_paper_mode_are_seen_too(both: Any) -> None:
 
 
 @pytest.mark.parametrize("name", [*PAPER_STEPS["encode"], *PAPER_STEPS["decode"]])
-def test_the_models_own_steps_are_methods_that_are_there(name: str) -> None:
+def test_the_models_own_steps_are_methods_that_the_clock_stands_around(name: str) -> None:
+    method = name.split(".")[-1]
+    original = vars(SamFamilyModel)[method]
     with _watched(name, "step", {"step": 0.0}):
-        pass
+        assert vars(SamFamilyModel)[method] is not original
+    assert vars(SamFamilyModel)[method] is original
 
 
 def test_plain_parts_are_the_products_parts_for_few_and_for_equal_features() -> None:

@@ -68,7 +68,7 @@ def test_candidates_are_decoded_in_batches_and_not_one_by_one(parts: int) -> Non
     # Five boxes, the expected contour as a mask, each number of parts with and without it; some boxes widened.
     usual = slices * (5 + 1 + 2 * parts)
     assert usual <= model.prompt_sets <= usual + slices
-    assert model.decode_calls <= usual // candidates._DECODE_BATCH + 1 + 1
+    assert model.decode_calls <= usual // candidates.DECODE_BATCH + 1 + 1
 
 
 def test_kmeans_runs_once_for_each_number_of_parts_whatever_the_number_of_slices(monkeypatch: pytest.MonkeyPatch) -> None:
