@@ -34,6 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     from P2SAMSlicerLib.errors import P2SAMError
     from P2SAMSlicerLib.metrics import evaluate
     from P2SAMSlicerLib.models import load_model
+    from P2SAMSlicerLib.models.encode_cache import RUN_BYTES, EncodeCache
     from P2SAMSlicerLib.propagation import propagate
     from P2SAMSlicerLib.threads import use_threads
 
@@ -44,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     followup, truth = followed(prior, mask)
-    model = load_model(device="cpu")
+    model = EncodeCache(load_model(device="cpu"), RUN_BYTES)
     before = peak_memory_gib()
     started = time.perf_counter()
     visit = propagate(model, prior, [Segment("tumour", mask)], followup)

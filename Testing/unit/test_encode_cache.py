@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import mmap
+import weakref
 from typing import Any
 
 import numpy as np
@@ -79,6 +82,42 @@ def test_what_was_not_asked_for_the_longest_is_forgotten_first() -> None:
     for number in (1, 2, 1, 3, 1, 2):
         cache.encode([image(number)])
     assert model.batches == [[1], [2], [3], [2]]
+
+
+def test_forgotten_features_give_their_pages_back_to_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    pages: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
+
+    class Watched(mmap.mmap):
+        def __init__(self, *_: Any) -> None:
+            pages.add(self)
+
+    monkeypatch.setattr(mmap, "mmap", Watched)
+    cache = EncodeCache(BrightnessModel(), 2 * ROW_BYTES)
+    for number in range(5):
+        cache.encode([image(number)])
+    assert len(pages) == 2
+    features = cache.encode([image(4)])
+    cache.clear()
+    gc.collect()
+    assert not pages
+    assert torch.equal(features, BrightnessModel().encode([image(4)]))
+
+
+def test_where_the_system_has_no_room_features_are_not_remembered_and_nothing_else_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = Recorder()
+    cache = EncodeCache(model)
+    cache.encode([image(1)])
+
+    def no_room(*_: Any) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(mmap, "mmap", no_room)
+    for _ in range(2):
+        assert torch.equal(cache.encode([image(1), image(2)]), BrightnessModel().encode([image(1), image(2)]))
+    assert model.batches == [[1], [2], [2]]
+    assert cache.held_bytes == ROW_BYTES
 
 
 def test_features_that_a_caller_changes_do_not_change_what_is_remembered() -> None:

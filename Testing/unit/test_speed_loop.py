@@ -126,8 +126,7 @@ def test_work_grows_in_proportion_with_one_encode_a_crop_however_many_candidates
         own = [row for row in rows if row.grows == grows]
         if grows == "parts":
             assert len({row.encoded for row in own}) == 1
-        if grows != "visits":  # every visit shows the prior's slices at its own magnification
-            assert all(row.encoded == row.distinct for row in own)
+        assert all(row.encoded == row.distinct for row in own)
         # The prior's slices are at most ten, whatever the lesion's length: encodes grow less than in proportion.
         assert steepness(own, lambda row: row.prompt_sets) == pytest.approx(1.0, abs=0.2)
         assert not steepness(own, lambda row: row.encoded) > 1.01

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from P2SAMSlicerLib import candidates, features
+from P2SAMSlicerLib.cli.feature_cache import with_cache
 from P2SAMSlicerLib.clinical import BEYOND_ENDS_MM
 from P2SAMSlicerLib.options import PropagationOptions
 from P2SAMSlicerLib.prior_features import MAX_SLICES
@@ -69,6 +70,19 @@ def test_candidates_are_decoded_in_batches_and_not_one_by_one(parts: int) -> Non
     usual = slices * (5 + 1 + 2 * parts)
     assert usual <= model.prompt_sets <= usual + slices
     assert model.decode_calls <= usual // candidates.DECODE_BATCH + 1 + 1
+
+
+def test_segments_on_the_same_slices_and_visits_of_one_prior_share_their_images() -> None:
+    counting = CountingModel(BrightnessModel(("points", "box")))
+    model = with_cache(lambda _wish: counting, None)(None)
+    options = PropagationOptions(mode="paper", registration="none", negatives=(1,))
+    prior, both = phantom(3, 2, seed=0)
+    left = both.copy()
+    left[:, :, both.shape[2] // 2 :] = False
+    segments = [Segment("left", left), Segment("right", both & ~left)]
+    for seed in (1, 2):
+        propagate(model, prior, segments, phantom(3, 2, seed=seed)[0], options)
+    assert counting.encoded == counting.distinct == 3 + 2 * 3
 
 
 def test_kmeans_runs_once_for_each_number_of_parts_whatever_the_number_of_slices(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 Wish = TypeVar("Wish")
 
-#: Of the features also remembered in memory; the disk has the others.
-MEMORY_BYTES = 2**28
-
 DESCRIPTION = """\
 Tells how many images a folder of features holds (see --feature-cache of p2sam
 propagate and p2sam patient), and clears it. Features of a CT are derived patient
@@ -77,14 +74,15 @@ def opened_cache(arguments: argparse.Namespace) -> DiskCache | None:
 
 
 def with_cache(load: Callable[[Wish], PromptableModel], disk: DiskCache | None) -> Callable[[Wish], PromptableModel]:
-    """A function that loads a model, with the disk behind it."""
-    if disk is None:
-        return load
+    """A function that loads a model which encodes no image of the run twice, with the disk behind it if there is one.
+
+    Segments of one CT and visits that are carried from one prior may show the model the same images.
+    """
 
     def loaded(wish: Wish) -> PromptableModel:
-        from P2SAMSlicerLib.models.encode_cache import EncodeCache
+        from P2SAMSlicerLib.models.encode_cache import RUN_BYTES, EncodeCache
 
-        return EncodeCache(load(wish), MEMORY_BYTES, disk)
+        return EncodeCache(load(wish), RUN_BYTES, disk)
 
     return loaded
 

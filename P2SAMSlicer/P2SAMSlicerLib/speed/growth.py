@@ -9,6 +9,7 @@ from types import MappingProxyType
 import numpy as np
 
 from P2SAMSlicerLib.geometry import Grid
+from P2SAMSlicerLib.models.encode_cache import RUN_BYTES, EncodeCache
 from P2SAMSlicerLib.models.protocol import PromptableModel
 from P2SAMSlicerLib.options import PropagationOptions
 from P2SAMSlicerLib.propagation import propagate
@@ -48,7 +49,7 @@ class GrowthRow:
 
 
 def measure_growth(model: PromptableModel, *, tell: Callable[[str], None]) -> tuple[GrowthRow, ...]:
-    """Carry the lesions of phantoms of growing size, registration left out."""
+    """Carry the lesions of phantoms of growing size, registration left out; the visits as one run of a patient."""
     rows = []
     for grows, sizes in SIZES.items():
         for size in sizes:
@@ -68,12 +69,13 @@ def steepness(rows: Sequence[GrowthRow], value: Callable[[GrowthRow], float]) ->
 def _row(model: PromptableModel, grows: str, size: int) -> GrowthRow:
     slices, lesions, visits, parts = (size if grows == name else SIZES[name][0] for name in SIZES)
     counting = CountingModel(model)
+    remembered = EncodeCache(counting, RUN_BYTES)
     prior, mask = phantom(slices, lesions, seed=0)
     options = PropagationOptions(registration="none", max_parts=parts)
 
     def carry() -> None:
         for visit in range(visits):
-            propagate(counting, prior, [Segment("lesion", mask)], phantom(slices, lesions, seed=1 + visit)[0], options)
+            propagate(remembered, prior, [Segment("lesion", mask)], phantom(slices, lesions, seed=1 + visit)[0], options)
 
     _, seconds = timed(carry)
     return GrowthRow(grows, size, seconds, counting.encoded, counting.distinct, counting.prompt_sets, counting.decode_calls)
