@@ -192,10 +192,19 @@ class Pyramid:
 
     def __init__(self, image: sitk.Image, spacings_mm: Iterable[float]) -> None:
         self._levels = {spacing: resample_to_spacing(image, spacing) for spacing in dict.fromkeys(spacings_mm)}
+        self._bodies: dict[float, sitk.Image] = {}
 
     def at(self, spacing_mm: float) -> sitk.Image:
         """The image with voxels of at least ``spacing_mm``."""
         return self._levels[spacing_mm]
+
+    def body(self, spacing_mm: float) -> sitk.Image:
+        """Mask of the body and two voxels around it in the slices' plane, at that level; found once, however many steps ask."""
+        import SimpleITK as sitk
+
+        if spacing_mm not in self._bodies:
+            self._bodies[spacing_mm] = sitk.BinaryDilate(body_mask(self.at(spacing_mm)), [2, 2, 0])
+        return self._bodies[spacing_mm]
 
 
 def similarity(fixed: sitk.Image, moving: sitk.Image, fixed_mask: sitk.Image, transform: sitk.Transform) -> float:
@@ -292,9 +301,8 @@ def _refine(fixed: Pyramid, moving: Pyramid, start: sitk.Transform) -> sitk.Eule
 
     result = sitk.Euler3DTransform(start)
     for spacing, step_mm in ((MEDIUM_MM, 2.0), (FINE_MM, 0.8)):
-        thin_fixed, thin_moving = fixed.at(spacing), moving.at(spacing)
-        mask = sitk.BinaryDilate(body_mask(thin_fixed), [2, 2, 0])
-        result = _optimise_rigid(thin_fixed, thin_moving, mask, result, iterations=60, step_mm=step_mm, samples=60000)
+        images = fixed.at(spacing), moving.at(spacing)
+        result = _optimise_rigid(*images, fixed.body(spacing), result, iterations=60, step_mm=step_mm, samples=60000)
     return result
 
 
@@ -334,7 +342,7 @@ def _refine_locally(fixed: Pyramid, moving: Pyramid, region: sitk.Image, start: 
     import SimpleITK as sitk
 
     near, thin_moving = _crop(fixed.at(FINE_MM), region), moving.at(FINE_MM)
-    mask = _crop(sitk.BinaryDilate(body_mask(fixed.at(FINE_MM)), [2, 2, 0]), region)
+    mask = _crop(fixed.body(FINE_MM), region)
     if not sitk.GetArrayViewFromImage(mask).any():
         return sitk.Euler3DTransform(start)
     found = _optimise_rigid(near, thin_moving, mask, start, iterations=60, step_mm=0.8, samples=60000)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     from P2SAMSlicerLib.models import load_model
     from P2SAMSlicerLib.models.encode_cache import RUN_BYTES, EncodeCache
     from P2SAMSlicerLib.propagation import propagate
+    from P2SAMSlicerLib.speed.steps import step_seconds
     from P2SAMSlicerLib.threads import use_threads
 
     use_threads(arguments.threads)
@@ -47,14 +47,13 @@ def main(argv: list[str] | None = None) -> int:
     followup, truth = followed(prior, mask)
     model = EncodeCache(load_model(device="cpu"), RUN_BYTES)
     before = peak_memory_gib()
-    started = time.perf_counter()
-    visit = propagate(model, prior, [Segment("tumour", mask)], followup)
-    seconds = time.perf_counter() - started
+    visit, steps = step_seconds(lambda: propagate(model, prior, [Segment("tumour", mask)], followup))
     (segment,) = visit.segments
     found = segment.mask if segment.mask is not None else segment.registered_mask
     print(f"follow-up of {' x '.join(map(str, arguments.size))} voxels, {arguments.threads} CPU threads")
-    for name, value in {**visit.stage_seconds, "all": seconds}.items():
+    for name, value in {**visit.stage_seconds, "all": sum(steps.values())}.items():
         print(f"{name:13} {value:7.1f} s")
+    print(f"encoding      {steps['encode']:7.1f} s, within the segmentation: {model.encoded} images")
     peak = peak_memory_gib()
     if before is not None and peak is not None:
         print(f"peak memory   {peak:7.2f} GiB ({before:.2f} GiB before, with both CTs and the model)")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
+from P2SAMSlicerLib import registration
 from P2SAMSlicerLib.errors import InputError
 from P2SAMSlicerLib.geometry import Grid
 from P2SAMSlicerLib.registration import (
@@ -99,6 +100,18 @@ def test_the_same_visits_give_the_same_transform() -> None:
     followup, _ = scan(BODY, grid_around(), Motion((2, 0, 1), (4, 2, 6)), 2)
     first, second = (register(PRIOR, followup, LESION).transform.GetParameters() for _ in range(2))
     np.testing.assert_allclose(first, second, atol=1e-4)
+
+
+def test_the_body_is_found_once_in_an_image_however_many_starts_and_steps_need_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[tuple[int, ...]] = []
+
+    def counted(image: sitk.Image, *name: str) -> sitk.Image:
+        sizes.append(image.GetSize())
+        return body_mask(image, *name)
+
+    monkeypatch.setattr(registration, "body_mask", counted)
+    register(PRIOR, scan(BODY, grid_around(half_mm=90.0), Motion((1, 0, 0), (2, 1, 0)), 2)[0], LESION)
+    assert len(sizes) == len(set(sizes)) == 4  # coarse ones of both visits, two finer ones of the follow-up
 
 
 def test_without_registration_the_transform_is_the_identity_whatever_the_images() -> None:
