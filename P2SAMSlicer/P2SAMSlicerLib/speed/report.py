@@ -143,8 +143,11 @@ def _growth(rows: Sequence[GrowthRow]) -> str:
 def _steepness(rows: Sequence[GrowthRow]) -> Iterator[str]:
     for grows in SIZES:
         own = [row for row in rows if row.grows == grows]
-        ratio = steepness(own, lambda row: row.seconds)
-        yield f"- {grows}: the last step cost {ratio:.2f} times as much for each unit as the step before."
+        time, work = steepness(own, lambda row: row.seconds), steepness(own, lambda row: row.prompt_sets)
+        yield (
+            f"- {grows}: for each unit the last step took {time:.2f} times as long as the step before (timed once), with"
+            f" {work:.2f} times as many prompt sets."
+        )
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
