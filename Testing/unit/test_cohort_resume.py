@@ -159,9 +159,10 @@ def test_a_scheduler_that_is_killed_is_told_of_and_the_run_can_be_resumed(
         run.when_finished(2)
         scheduler.kill()
         assert run.wait() == 1
-        (error,) = run.errors()
-        assert error.startswith("p2sam: error: the scheduler cannot be reached any more; finished visits are kept")
-        assert "--resume" in error
+        errors = run.errors()
+        assert len(errors) == 1, errors
+        assert errors[0].startswith("p2sam: error: the scheduler cannot be reached any more; finished visits are kept")
+        assert "--resume" in errors[0]
     again = start(table, out, "--resume")
     assert again.wait() == 0, again.errors()
     assert len(table_of(out)) == 5
@@ -182,7 +183,7 @@ class existing_cluster:  # noqa: N801 - used as a function
         told = self._folder / "scheduler.json"
         common = ["--scheduler-file", str(told), "--protocol", "tls", *self._certificates()]
         self._start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", *common)
-        wait_for(told.exists)
+        wait_for(lambda: told.exists() and told.stat().st_size > 0)
         nthreads = ["--nthreads", "1", "--local-directory", str(self._folder / "scratch")]
         self._start("worker", *common, "--host", "127.0.0.1", "--no-dashboard", "--no-nanny", *nthreads)
         return json.loads(told.read_text())["address"], self._processes[0]
