@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from P2SAMSlicerLib.errors import ModelError
+from P2SAMSlicerLib.models import mask_decoder
 from P2SAMSlicerLib.models.guided import GuidedSam, as_guided
 from P2SAMSlicerLib.models.preprocessing import Preprocessing
 from P2SAMSlicerLib.models.protocol import ModelCard, PromptableModel, PromptSet
@@ -22,7 +23,7 @@ CHANNELS, CELLS, SIZE = 32, 6, 24
 IMAGE_SIZE = (SIZE, 20)
 
 
-def small_sam(seed: int = 0) -> SamFamilyModel:
+def small_sam(seed: int = 0, *, prepared: bool = False) -> SamFamilyModel:
     """SAM's own prompt encoder and decoder, small, with random weights large enough for attention to matter."""
     torch.manual_seed(seed)
     network = torch.nn.Module()
@@ -33,6 +34,8 @@ def small_sam(seed: int = 0) -> SamFamilyModel:
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.mul_(1.5)
+    if prepared:
+        mask_decoder.prepare_for_inference(network.mask_decoder)
     card = ModelCard("small", "small", SIZE, CELLS, ("points",), "", "random", "MIT")
     return SamFamilyModel(card, network.eval(), Preprocessing(SIZE), torch.device("cpu"))
 
@@ -109,6 +112,14 @@ def test_guided_decoding_is_persams_mathematics_written_out_plainly() -> None:
             logits, iou = plain_guided_decode(model, features, prompt, attention[row], target)
         torch.testing.assert_close(decoded.logits[row, 0], logits, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(decoded.predicted_iou[row, 0], iou, atol=1e-4, rtol=1e-4)
+
+
+def test_a_model_that_was_prepared_for_inference_is_guided_all_the_same() -> None:
+    plain, prepared = GuidedSam(small_sam()), GuidedSam(small_sam(prepared=True))
+    features, prompts, attention, target = inputs()
+    expected = plain.decode_guided(features, prompts, IMAGE_SIZE, attention, target)
+    decoded = prepared.decode_guided(features, prompts, IMAGE_SIZE, attention, target)
+    assert torch.equal(decoded.logits, expected.logits)
 
 
 @pytest.mark.parametrize("dropped", ["attention", "target"])

@@ -105,7 +105,10 @@ def guided_decoder(decoder: Any, attention: torch.Tensor, target_embedding: torc
     :param attention: ``(h * w,)``.
     :param target_embedding: ``(C,)``.
     """
-    return _copy_with(decoder, transformer=_GuidedTransformer(decoder.transformer, attention, target_embedding))
+    twin = _copy_with(decoder, transformer=_GuidedTransformer(decoder.transformer, attention, target_embedding))
+    # A decoder that was prepared for inference has a forward of its own, which would take the blocks apart past the guidance.
+    vars(twin).pop("forward", None)
+    return twin
 
 
 class _GuidedTransformer:

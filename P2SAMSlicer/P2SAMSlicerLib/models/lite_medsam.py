@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from P2SAMSlicerLib.errors import ModelError
+from P2SAMSlicerLib.models import mask_decoder
 
 if TYPE_CHECKING:
     import torch
@@ -87,6 +88,7 @@ def prepare_for_inference(network: Any, device: torch.device) -> None:
     from torch.nn.utils.fusion import fuse_conv_bn_eval
 
     network.eval()
+    mask_decoder.prepare_for_inference(network.mask_decoder)
     for module in list(network.image_encoder.modules()):
         if isinstance(getattr(module, "c", None), torch.nn.Conv2d) and isinstance(
             getattr(module, "bn", None), torch.nn.BatchNorm2d

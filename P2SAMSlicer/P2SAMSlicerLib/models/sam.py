@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from P2SAMSlicerLib.errors import ModelError
+from P2SAMSlicerLib.models import mask_decoder
 
 if TYPE_CHECKING:
     import torch
@@ -63,6 +64,7 @@ def prepare_for_inference(network: Any, device: torch.device) -> None:
     """
     del device
     network.eval()
+    mask_decoder.prepare_for_inference(network.mask_decoder)
     for block in network.image_encoder.blocks:
         if block.attn.use_rel_pos:
             # On the object, not in its class: other users of the package in this process keep what they have.
