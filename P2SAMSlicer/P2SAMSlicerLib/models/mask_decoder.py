@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+#: Sets whose masks are drawn at once on a CPU.
+DRAWN_AT_ONCE = 1
+
 
 def prepare_for_inference(decoder: Any) -> None:
     """Make a mask decoder with its final weights faster, in place (logits equal to about 2e-6 of the largest).
@@ -49,7 +52,13 @@ def _forward(
     wanted = range(1, decoder.num_mask_tokens) if multimask_output else range(1)
     pictures = torch.stack([decoder.output_hypernetworks_mlps[mask](tokens[:, 1 + mask]) for mask in wanted], dim=1)
     predicted_iou = decoder.iou_prediction_head(tokens[:, 0])[:, wanted.start : wanted.stop]
-    return _draw(decoder.output_upscaling, cells, pictures, height, width), predicted_iou
+    # The enlarged image is the largest of all; on a CPU, drawing many at once would take the room and save no time.
+    at_once = DRAWN_AT_ONCE if cells.device.type == "cpu" else n
+    drawn = [
+        _draw(decoder.output_upscaling, some, weights, height, width)
+        for some, weights in zip(cells.split(at_once), pictures.split(at_once), strict=True)
+    ]
+    return torch.cat(drawn), predicted_iou
 
 
 def _cells(maps: torch.Tensor) -> torch.Tensor:
@@ -67,7 +76,9 @@ def _transform(
     :param position: of the cells, ``(1, h * w, C)``.
     :returns: tokens and cells, processed.
     """
-    queries = tokens
+    import torch
+
+    queries, placed_cells = tokens, torch.empty_like(cells)
     for block in transformer.layers:
         if block.skip_first_layer_pe:
             queries = block.self_attn(q=queries, k=queries, v=queries)
@@ -76,14 +87,15 @@ def _transform(
             queries = queries + block.self_attn(q=placed, k=placed, v=queries)
         queries = block.norm1(queries)
         # The cells do not change between the two attentions, so that the sum serves both.
-        placed_cells = cells + position
+        torch.add(cells, position, out=placed_cells)
         queries = block.norm2(
             queries + _tokens_to_cells(block.cross_attn_token_to_image, queries + tokens, placed_cells, cells)
         )
         queries = block.norm3(queries + block.mlp(queries))
         _add_cells_to_tokens(block.cross_attn_image_to_token, placed_cells, queries + tokens, queries, cells)
         cells = block.norm4(cells)
-    last = _tokens_to_cells(transformer.final_attn_token_to_image, queries + tokens, cells + position, cells)
+    torch.add(cells, position, out=placed_cells)
+    last = _tokens_to_cells(transformer.final_attn_token_to_image, queries + tokens, placed_cells, cells)
     return transformer.norm_final_attn(queries + last), cells
 
 
