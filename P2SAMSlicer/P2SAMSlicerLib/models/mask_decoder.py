@@ -56,7 +56,7 @@ def _forward(
     at_once = DRAWN_AT_ONCE if cells.device.type == "cpu" else n
     drawn = [
         _draw(decoder.output_upscaling, some, weights, height, width)
-        for some, weights in zip(cells.split(at_once), pictures.split(at_once), strict=True)
+        for some, weights in zip(torch.split(cells, at_once), torch.split(pictures, at_once), strict=True)
     ]
     return torch.cat(drawn), predicted_iou
 
