@@ -83,8 +83,11 @@ def test_the_tables_say_the_ratios_first_and_what_the_limit_is() -> None:
     assert "Left out: OpenVINO, float32: openvino not installed." in text
     joined = " ".join(text.split())
     assert "Paper mode is **5.00 times** as fast as the authors' loop with the model's package alone;" in joined
-    assert "4.00 times as fast as that loop with this product's encoder and k-means (80 s): the masks are the same." in joined
-    assert "which differs from this product's by rounding, the masks are the same, too." in joined
+    assert (
+        "4.00 times as fast as that loop with this product's encoder, decoder and k-means (80 s): the masks are the same."
+        in joined
+    )
+    assert "encoder and decoder, which differ by rounding, the masks are the same, too." in joined
     assert "2.40 GiB at most: 1.20 GiB above." in text
     assert "- lesions: for each unit the last step took 1.00 times as long as the step before (timed once), with 1.00 " in text
     lines = text.splitlines()

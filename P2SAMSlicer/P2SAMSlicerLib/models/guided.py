@@ -105,10 +105,7 @@ def guided_decoder(decoder: Any, attention: torch.Tensor, target_embedding: torc
     :param attention: ``(h * w,)``.
     :param target_embedding: ``(C,)``.
     """
-    twin = _copy_with(decoder, transformer=_GuidedTransformer(decoder.transformer, attention, target_embedding))
-    # A decoder that was prepared for inference has a forward of its own, which would take the blocks apart past the guidance.
-    vars(twin).pop("forward", None)
-    return twin
+    return _copy_with(decoder, transformer=_GuidedTransformer(decoder.transformer, attention, target_embedding))
 
 
 class _GuidedTransformer:
@@ -169,6 +166,8 @@ class _GuidedAttention:
 def _copy_with(module: _Module, **parts: Any) -> _Module:
     """A shallow copy of a module in which some submodules are replaced; the original and its weights stay untouched."""
     twin = copy.copy(module)
+    # A module prepared for inference has a forward of its own, bound to the original: it would never see the replaced parts.
+    vars(twin).pop("forward", None)
     # In the copy's own dictionary, which is looked up before the submodules that both copies share.
-    twin.__dict__.update(parts)
+    vars(twin).update(parts)
     return twin

@@ -20,7 +20,10 @@ DRAWN_AT_ONCE = 1
 
 
 def prepare_for_inference(decoder: Any) -> None:
-    """Make a mask decoder with its final weights faster, in place (logits equal to about 2e-6 of the largest).
+    """Make a mask decoder with its final weights faster, in place (logits equal to some millionths of the largest).
+
+    It answers in float32 and without gradients afterwards, and does not call the transformer's inner modules, so that hooks on
+    them stay silent.
 
     :param decoder: the package's ``MaskDecoder`` with its two-way transformer.
     """
@@ -100,7 +103,7 @@ def _transform(
 
 
 def _few(attention: Any, tokens: torch.Tensor) -> bool:
-    """Whether the tokens of all heads are fewer than the channels to which every cell would be projected."""
+    """Whether the tokens of all heads are not more than the channels to which every cell would be projected."""
     return bool(attention.num_heads * tokens.shape[1] <= attention.internal_dim)
 
 
@@ -166,7 +169,7 @@ def _scaled(attention: Any, channels: torch.Tensor) -> torch.Tensor:
 
 
 def _draw(upscaling: Any, cells: torch.Tensor, pictures: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Logits: the cells enlarged four times, and what each mask makes of them.
+    """Logits: the cells enlarged four times in height and width, and what each mask makes of them.
 
     A transposed convolution whose steps are its size is a product of matrices: each cell becomes 2 x 2 cells by itself.
 

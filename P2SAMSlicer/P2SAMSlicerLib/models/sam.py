@@ -58,7 +58,7 @@ def build_network(architecture: str) -> torch.nn.Module:
 
 
 def prepare_for_inference(network: Any, device: torch.device) -> None:
-    """Make a network with its final weights faster, in place, without changing what it computes.
+    """Make a network with its final weights faster, in place: the same sums, features and logits equal up to rounding.
 
     :param network: on ``device``; it is left in eval mode.
     """

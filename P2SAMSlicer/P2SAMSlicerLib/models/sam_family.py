@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: Prompt sets decoded at once on a CPU, where more are not faster, and at most on an accelerator.
 DECODE_CHUNK, DECODE_CHUNK_ACCELERATED = 4, 64
-#: What the activations of one take at a 64x64 feature map.
+#: What the activations of one take at most at a 64x64 feature map.
 DECODE_BYTES = 45 * 2**20
 
 #: Maps brought to the input square at once: 4 MB each at 1024 pixels.

@@ -34,9 +34,10 @@ class FollowupFindings:
     :param authors_seconds: their loop with the model's package alone, in a process of its own.
     :param paper_seconds: this product's paper mode, the same slices.
     :param ratio: median over pairs of the two.
-    :param differing_slices: slices with other masks in these two, the most of any pair. Their encoders differ by rounding, and
-        k-means may draw another cell for that.
-    :param shared_seconds: their loop with this product's encoder and k-means; ``shared_ratio`` compares it with paper mode.
+    :param differing_slices: slices with other masks in these two, the most of any pair. Their encoders and decoders differ by
+        rounding, and k-means may draw another cell for that.
+    :param shared_seconds: their loop with this product's encoder, decoder and k-means; ``shared_ratio`` compares it with paper
+        mode.
     :param differing_voxels: of the masks of paper mode and of that loop, the most of any pair; 0, or the comparison means
         nothing.
     :param authors_steps: seconds of each step, medians.
@@ -91,7 +92,7 @@ def measure_followup(
             mask, steps = step_seconds(lambda: _paper_masks(model, visits, options))
             masks.append(mask)
             paper.append(steps)
-    tell("the authors' loop with this product's encoder")
+    tell("the authors' loop with this product's encoder and decoder")
     expected, shared = timed(lambda: authors_loop(model, slices, search, part_features))
     tell("clinical mode")
     visit, whole = timed(lambda: propagate(model, case.prior, [case.segment], case.followup))

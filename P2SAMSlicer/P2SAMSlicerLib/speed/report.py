@@ -90,7 +90,7 @@ def _followup(found: FollowupFindings) -> str:
 
 Paper mode is **{found.ratio:.2f} times** as fast as the authors' loop with the model's package alone; {found.slices} slices,
 paired with {found.references} slices of the prior; medians of {pairs}. Measured once, it is
-{found.shared_ratio:.2f} times as fast as that loop with this product's encoder and k-means
+{found.shared_ratio:.2f} times as fast as that loop with this product's encoder, decoder and k-means
 ({_seconds(found.shared_seconds)}): {same}.
 {_rounding(found)}
 
@@ -101,11 +101,11 @@ Clinical mode, registration and every candidate included: {clinical}."""
 
 def _rounding(found: FollowupFindings) -> str:
     if not found.differing_slices:
-        return "With the package's encoder, which differs from this product's by rounding, the masks are the same, too."
+        return "With the package's encoder and decoder, which differ by rounding, the masks are the same, too."
     text = (
-        f"With the package's encoder, which differs from this product's by rounding, {found.differing_slices} of {found.slices}"
+        f"With the package's encoder and decoder, which differ by rounding, {found.differing_slices} of {found.slices} slices"
     )
-    return f"{text} slices have another mask (k-means may draw another cell for a rounding)."
+    return f"{text} have another mask (k-means may draw another cell for a rounding)."
 
 
 def _edit(found: EditFindings) -> str:
