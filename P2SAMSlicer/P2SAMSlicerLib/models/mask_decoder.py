@@ -53,13 +53,13 @@ def _forward(
     cells = torch.add(_cells(image_embeddings), _cells(dense_prompt_embeddings)).contiguous()
     tokens, cells = _transform(decoder.transformer, tokens, cells, _cells(image_pe).contiguous())
     wanted = range(1, decoder.num_mask_tokens) if multimask_output else range(1)
-    pictures = torch.stack([decoder.output_hypernetworks_mlps[mask](tokens[:, 1 + mask]) for mask in wanted], dim=1)
+    mask_weights = torch.stack([decoder.output_hypernetworks_mlps[mask](tokens[:, 1 + mask]) for mask in wanted], dim=1)
     predicted_iou = decoder.iou_prediction_head(tokens[:, 0])[:, wanted.start : wanted.stop]
     # The enlarged image is the largest of all; on a CPU, drawing many at once would take the room and save no time.
     at_once = DRAWN_AT_ONCE if cells.device.type == "cpu" else n
     drawn = [
         _draw(decoder.output_upscaling, some, weights, height, width)
-        for some, weights in zip(torch.split(cells, at_once), torch.split(pictures, at_once), strict=True)
+        for some, weights in zip(torch.split(cells, at_once), torch.split(mask_weights, at_once), strict=True)
     ]
     return torch.cat(drawn), predicted_iou
 
@@ -168,14 +168,14 @@ def _scaled(attention: Any, channels: torch.Tensor) -> torch.Tensor:
     return heads / math.sqrt(heads.shape[-1])
 
 
-def _draw(upscaling: Any, cells: torch.Tensor, pictures: torch.Tensor, height: int, width: int) -> torch.Tensor:
+def _draw(upscaling: Any, cells: torch.Tensor, mask_weights: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Logits: the cells enlarged four times in height and width, and what each mask makes of them.
 
     A transposed convolution whose steps are its size is a product of matrices: each cell becomes 2 x 2 cells by itself.
 
     :param upscaling: of the decoder: transposed convolution, norm, activation, transposed convolution, activation.
     :param cells: ``(n, h * w, C)``.
-    :param pictures: weights of the channels in each mask, ``(n, m, C / 8)``.
+    :param mask_weights: weight of each channel in each mask, as the decoder's hypernetworks give them, ``(n, m, C / 8)``.
     :returns: ``(n, m, 4h, 4w)``.
     """
     import torch
@@ -184,7 +184,7 @@ def _draw(upscaling: Any, cells: torch.Tensor, pictures: torch.Tensor, height: i
     finer = _enlarge(first, cells)
     finer = activation(torch.nn.functional.layer_norm(finer, finer.shape[-1:], norm.weight, norm.bias, norm.eps))
     finest = last_activation(_enlarge(second, finer))
-    logits = pictures @ finest.transpose(1, 2)
+    logits = mask_weights @ finest.transpose(1, 2)
     # Row and column of a cell, then those within it, and within these.
     parts = logits.reshape(*logits.shape[:2], height, width, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7)
     drawn: torch.Tensor = parts.reshape(*logits.shape[:2], 4 * height, 4 * width)
